@@ -1,0 +1,56 @@
+"""What both command lines share: sub-commands imported on use, and errors told in one line.
+
+Importing a sub-command pulls in numpy, pydantic or torch; `--help` must not. So a group knows only the names of its
+commands, one line of help for each, and where to find them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from gfm_pipeline.errors import GfmError
+
+
+class LazyGroup(click.Group):
+    """A click group whose commands are "module:attribute" strings until one of them is run."""
+
+    def __init__(self, *args: Any, commands_at: dict[str, tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._commands_at = commands_at
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order they were declared, which is the order of a typical session."""
+        return list(self._commands_at)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command, or None when there is no such name."""
+        if cmd_name not in self._commands_at:
+            return None
+        module, _, attribute = self._commands_at[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in self._commands_at.items()])
+
+
+def run(group: click.Group, program: str) -> None:
+    """Run a command line; a GfmError becomes one line on stderr and its exit code, Ctrl-C exits 130."""
+    try:
+        code = group.main(prog_name=program, standalone_mode=False)
+    except GfmError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted.", err=True)
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,76 @@
+"""What a training mixture is made of: the data section of a training configuration."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from gfm_pipeline.config import StrictModel
+
+
+class StreamConfig(StrictModel):
+    """One or more collections as used in training, with a sub-batch and a learning rate of their own."""
+
+    collections: tuple[str, ...] = Field(min_length=1)
+    """Folders of collections, relative to `data.root` unless absolute."""
+    sensors: tuple[str, ...] | None = None
+    """Sensors to use, all others are not read; None takes every sensor of the collections."""
+    sub_batch: int = Field(gt=0)
+    """Images per lane and optimizer step. An image is one sensor of one sample: 32 images of Sentinel-1/2 pairs are
+    16 pairs, as the paper counts them. Must be a multiple of the number of sensors."""
+    lr: float = Field(gt=0)
+    """Learning rate of this stream: that of the parameters it owns, and its share in the shared encoder's loss."""
+
+
+class AugmentConfig(StrictModel):
+    """Random resized crop and flip, the same for all sensors of a sample."""
+
+    scale: tuple[float, float] = (0.67, 1.0)
+    """Range of the crop's share of the area."""
+    ratio: tuple[float, float] = (0.75, 4 / 3)
+    """Range of the crop's aspect ratio."""
+    flip: bool = True
+    """Mirror left to right for half of the samples."""
+
+
+class MaskConfig(StrictModel):
+    """Which cells of an image the model must reconstruct (SimMIM)."""
+
+    cell_px: int = Field(default=32, gt=0)
+    """Side of a square cell in pixels of the training image."""
+    ratio: float = Field(default=0.6, gt=0, lt=1)
+    """Share of hidden cells: ceil(ratio * number of cells) of them."""
+
+
+class BandStatistics(StrictModel):
+    """Statistics given by hand, in the order of the sensor's bands and in its units."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class DataConfig(StrictModel):
+    """Streams, how their samples are ordered and read, and how they become training images."""
+
+    root: str = "."
+    """Folder that holds the collections."""
+    streams: dict[str, StreamConfig] = Field(min_length=1)
+    """The mixture by stream name. Every optimizer step takes one sub-batch of each stream."""
+    image_px: int = Field(default=192, gt=0)
+    """Side of a training image in pixels."""
+    lanes: int = Field(default=8, gt=0)
+    """Number of independent sample sequences. One lane fills one forward pass; a world size must divide the lanes.
+    The global sub-batch of a stream is lanes * sub_batch, at any world size."""
+    chunk_samples: int = Field(default=32, gt=0)
+    """Samples in a chunk, the contiguous run of a shard that is fetched with one range read."""
+    window_chunks: int = Field(default=16, gt=0)
+    """Chunks of a lane among which samples are shuffled; also what a lane keeps in memory per stream."""
+    steps_per_epoch: int | None = Field(default=None, gt=0)
+    """Optimizer steps per epoch; None: what the longest stream needs to be seen once, shorter ones wrap."""
+    augment: AugmentConfig = AugmentConfig()
+    mask: MaskConfig = MaskConfig()
+    statistics: dict[str, BandStatistics] = {}
+    """Per sensor, overrides of the mean and standard deviation measured in the manifests."""
+    threads: int = Field(default=2, gt=0)
+    """Threads of a rank that read, check, decode and augment samples."""
+    prefetch_steps: int = Field(default=2, gt=0)
+    """Steps prepared ahead of the trainer."""

@@ -1,0 +1,60 @@
+"""Named parts. What varies (source, executor, objective ...) is one file and one name.
+
+A registry owns a package: every module in it is imported at the first look-up, so adding a part means adding a
+file, and no existing file changes. Other distributions add parts through an entry-point group of the same name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from gfm_pipeline.errors import ConfigError, nearest
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Map names to parts of one kind, loading the modules of `package` on first use."""
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self.package = package
+        self._parts: dict[str, T] = {}
+        self._loaded = False
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Return a decorator that files a part under `name`; a second part of the name is a defect."""
+
+        def add(part: T) -> T:
+            if name in self._parts:
+                raise ValueError(f"{self.kind} '{name}' is registered twice: {self._parts[name]!r} and {part!r}")
+            self._parts[name] = part
+            return part
+
+        return add
+
+    def get(self, name: str) -> T:
+        """Return the part filed under `name`; raise ConfigError with the nearest name otherwise."""
+        self._load()
+        if name not in self._parts:
+            raise ConfigError(f"no {self.kind} is called '{name}'. {nearest(name, self._parts)}")
+        return self._parts[name]
+
+    def names(self) -> list[str]:
+        """Return every known name, sorted."""
+        self._load()
+        return sorted(self._parts)
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        package = importlib.import_module(self.package)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self.package}.{module.name}")
+        for entry in entry_points(group=self.package):
+            entry.load()

@@ -1,0 +1,100 @@
+"""Sensors are data: a name, named bands, a type and units. Adding one is an entry in a configuration.
+
+The built-in specifications below are those of the published archives that the shard builder reads. A manifest
+carries the full specification of each of its sensors, so training never depends on this table.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from gfm_pipeline.config import StrictModel
+from gfm_pipeline.errors import ConfigError, nearest
+
+Dtype = Literal["uint8", "int16", "uint16", "int32", "uint32", "float32", "float64"]
+
+
+class Display(StrictModel):
+    """How a person looks at the sensor."""
+
+    mode: Literal["colour", "grey", "shaded"] = "grey"
+    """colour: three bands as red, green, blue. grey: one band. shaded: hill shading of a surface height."""
+    bands: tuple[str, ...] = ()
+    """The bands to show: three for colour, one otherwise; the first ones when left empty."""
+
+
+class SensorSpec(StrictModel):
+    """A kind of image: what each band is called and what a number in it means."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    """Lower-case identifier; it becomes a part of the member names in a shard."""
+    bands: tuple[str, ...] = Field(min_length=1)
+    """Band names in the order in which they are stored."""
+    dtype: Dtype
+    """Type in which pixels are stored, exactly as the archive ships them."""
+    units: str
+    """What a pixel value measures, e.g. "reflectance x 1e4", "dB", "m"."""
+    gsd_m: float | None = Field(default=None, gt=0)
+    """Nominal ground sampling distance in metres, when the sensor has one."""
+    display: Display = Display()
+
+    @field_validator("bands")
+    @classmethod
+    def _bands_are_distinct(cls, bands: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(bands)) != len(bands):
+            raise ValueError(f"band names repeat: {', '.join(bands)}")
+        return bands
+
+    def band_index(self, band: str) -> int:
+        """Return the position of `band` on the channel axis; raise ConfigError naming the valid ones."""
+        if band not in self.bands:
+            raise ConfigError(f"sensor {self.name} has no band '{band}'. {nearest(band, self.bands)}")
+        return self.bands.index(band)
+
+
+S2_BANDS = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B10", "B11", "B12")
+
+BUILTIN_SENSORS: dict[str, SensorSpec] = {
+    spec.name: spec
+    for spec in (
+        SensorSpec(
+            name="rgb",
+            bands=("R", "G", "B"),
+            dtype="uint8",
+            units="digital number",
+            display=Display(mode="colour", bands=("R", "G", "B")),
+        ),
+        SensorSpec(
+            name="s1",
+            bands=("VV", "VH"),
+            dtype="float32",
+            units="dB",
+            gsd_m=10.0,
+            display=Display(mode="grey", bands=("VV",)),
+        ),
+        SensorSpec(
+            name="s2",
+            bands=S2_BANDS,
+            dtype="uint16",
+            units="top-of-atmosphere reflectance x 1e4",
+            gsd_m=10.0,
+            display=Display(mode="colour", bands=("B4", "B3", "B2")),
+        ),
+        SensorSpec(
+            name="dsm",
+            bands=("height",),
+            dtype="float32",
+            units="m",
+            display=Display(mode="shaded", bands=("height",)),
+        ),
+    )
+}
+
+
+def builtin_sensor(name: str) -> SensorSpec:
+    """Return the built-in specification of `name`; raise ConfigError with the nearest name."""
+    if name not in BUILTIN_SENSORS:
+        raise ConfigError(f"no built-in sensor is called '{name}'. {nearest(name, BUILTIN_SENSORS)}")
+    return BUILTIN_SENSORS[name]

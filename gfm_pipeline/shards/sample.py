@@ -1,0 +1,57 @@
+"""What one sample says about itself: the `<key>.json` member that travels with its rasters."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydantic import Field
+
+from gfm_pipeline.config import StrictModel
+from gfm_pipeline.errors import ShardError
+
+KEY_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+"""WebDataset cuts a member name at its first dot, and a ustar header holds 100 ASCII bytes."""
+MAX_KEY_LENGTH = 72
+
+
+class SensorRecord(StrictModel):
+    """How one sensor of the sample is stored and where its pixels came from."""
+
+    bands: tuple[str, ...]
+    shape: tuple[int, ...]
+    """[C,H,W], or [T,C,H,W] for a series."""
+    dtype: str
+    codec: str
+    """Extension of the member, see `gfm_pipeline.shards.codec`."""
+    gsd_m: float | None = None
+    dates: tuple[str, ...] = ()
+    """ISO 8601 dates, one per time step; empty when the archive tells none."""
+    source_file: str
+    """Archive and member the pixels were read from, as "archive.tar.gz!folder/member.tif"."""
+    window: tuple[int, int, int, int] | None = None
+    """(row, column, height, width) inside the source raster when the sample is a tile of it."""
+
+
+class SampleRecord(StrictModel):
+    """One place: its key, its sensors, and what is known about where and what it is."""
+
+    key: str
+    sensors: dict[str, SensorRecord] = Field(min_length=1)
+    crs: str | None = None
+    """Coordinate reference system, as "EPSG:32633"; None when the archive carries none."""
+    transform: tuple[float, float, float, float, float, float] | None = None
+    """Affine (a, b, c, d, e, f): x = a*col + b*row + c, y = d*col + e*row + f, of the sample's upper left corner."""
+    footprint: tuple[tuple[float, float], ...] | None = None
+    """Corners (longitude, latitude) in WGS 84, counter-clockwise, first not repeated."""
+    labels: dict[str, Any] = {}
+    """What the archive says about the content, e.g. {"class": "airport"}."""
+
+
+def check_key(key: str) -> str:
+    """Return `key` if it can name members of a shard; raise ShardError otherwise."""
+    if not KEY_PATTERN.fullmatch(key) or len(key) > MAX_KEY_LENGTH:
+        raise ShardError(
+            f"{key!r} cannot be a sample key: expected 1 to {MAX_KEY_LENGTH} of A-Z a-z 0-9 _ - and no dot."
+        )
+    return key

@@ -1,0 +1,76 @@
+"""Write a shard: a plain, byte-reproducible WebDataset tar, and the offsets and checksums of what is in it.
+
+Reproducible means: fixed time, owner and mode, members of a sample in sorted order, samples in the order given.
+Names are ASCII and at most 100 bytes, so that every header is one 512-byte ustar block and offsets are arithmetic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Mapping
+from typing import IO
+
+from webdataset.writer import TarWriter
+
+from gfm_pipeline.errors import ShardError
+from gfm_pipeline.shards.manifest import Member
+from gfm_pipeline.shards.sample import check_key
+
+BLOCK = 512
+
+
+class _HashingFile:
+    """A write-only stream that passes bytes on and keeps their sha256 and count."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> int:
+        self._file.write(data)
+        self.sha256.update(data)
+        self.size += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+class ShardTar:
+    """One shard being written to an open binary file, which stays the caller's to close."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._stream = _HashingFile(file)
+        self._writer = TarWriter(
+            self._stream, user="gfm", group="gfm", mode=0o444, mtime=0, encoder=False, compress=False
+        )
+        self._offset = 0
+
+    def add(self, key: str, members: Mapping[str, bytes]) -> dict[str, Member]:
+        """Append the sample `key`; `members` maps "json" and "<sensor>.<ext>" to their bytes.
+
+        Returns the record of each member under the same names. Raises ShardError for a name no reader would take.
+        """
+        check_key(key)
+        records: dict[str, Member] = {}
+        offset = self._offset
+        for name in sorted(members):
+            if len(f"{key}.{name}") > 100 or not name.isascii() or name != name.lower() or name.startswith("_"):
+                raise ShardError(f"{key}.{name} cannot be a member: lower-case ASCII of at most 100 bytes in all.")
+            data = members[name]
+            records[name] = Member(
+                extension=name.rpartition(".")[2], offset=offset + BLOCK, size=len(data), crc32=zlib.crc32(data)
+            )
+            offset += BLOCK + -(-len(data) // BLOCK) * BLOCK
+        self._writer.write({"__key__": key, **members})
+        assert self._writer.tarstream.offset == offset, "a tar header was not one block"
+        self._offset = offset
+        return records
+
+    def close(self) -> tuple[int, str]:
+        """Finish the tar; return its size in bytes and its sha256."""
+        self._writer.close()
+        self._stream.flush()
+        return self._stream.size, self._stream.sha256.hexdigest()

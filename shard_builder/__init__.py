@@ -1,0 +1,1 @@
+"""Offline half of the product: raw satellite archives -> collections of paired WebDataset shards."""

@@ -1,0 +1,24 @@
+"""The `shard-builder` command line."""
+
+from __future__ import annotations
+
+import click
+
+from gfm_pipeline import __version__
+from gfm_pipeline.command_line import LazyGroup, run
+
+COMMANDS = {
+    "demo": ("shard_builder.cli.demo:demo", "Make synthetic raw archives in the published layouts."),
+    "build": ("shard_builder.cli.build:build", "Pack a raw archive into a collection of paired shards."),
+}
+
+
+@click.group(cls=LazyGroup, commands_at=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="shard-builder")
+def shard_builder() -> None:
+    """Turn raw satellite archives into paired, checksummed WebDataset shards."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run(shard_builder, "shard-builder")
