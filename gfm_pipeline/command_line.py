@@ -40,10 +40,10 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in self._commands_at.items()])
 
 
-def run(group: click.Group, program: str) -> None:
+def run(command: click.Command, program: str) -> None:
     """Run a command line; a GfmError becomes one line on stderr and its exit code, Ctrl-C exits 130."""
     try:
-        code = group.main(prog_name=program, standalone_mode=False)
+        code = command.main(prog_name=program, standalone_mode=False)
     except GfmError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

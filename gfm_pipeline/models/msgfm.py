@@ -1,0 +1,119 @@
+"""msGFM: per-sensor embedding -> shared SwinV2 with experts -> per-sensor decoder.
+
+Source: Han et al., "Bridging remote sensors with multisensor geospatial foundation models", CVPR 2024.
+
+Legend: B images, C bands, H x W pixels, i x j cells or features, D channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gfm_pipeline.errors import ConfigError
+from gfm_pipeline.models.config import ModelConfig
+from gfm_pipeline.models.decode import SensorDecoder
+from gfm_pipeline.models.embed import SensorEmbed, cells_to_patches
+from gfm_pipeline.models.moe import ExpertPlacement, LocalMoE, MoELayer, ShardedMoE, build_moe, initialise_moe
+from gfm_pipeline.models.seeding import seeded
+from gfm_pipeline.models.swin import SwinEncoder
+from gfm_pipeline.sensors import SensorSpec
+
+
+@dataclass(frozen=True)
+class SensorImages:
+    """Normalised images of one sensor and the cells to hide in them."""
+
+    sensor: str
+    image_BCHW: Tensor
+    mask_Bij: Tensor | None = None
+
+
+class MsGFM(nn.Module):
+    """The multisensor model for `sensors` and square images of `image_px`, freshly initialised.
+
+    The weights depend on the configuration and the seed only: any `placement` of the experts gives the same model;
+    None keeps all of them in this process. Raises ConfigError when sizes do not divide.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        sensors: Mapping[str, SensorSpec],
+        image_px: int,
+        seed: int,
+        placement: ExpertPlacement | None = None,
+    ) -> None:
+        super().__init__()
+        encoder = config.encoder
+        if image_px % encoder.stride_px:
+            raise ConfigError(
+                f"data.image_px {image_px} is not a multiple of the encoder's stride of {encoder.stride_px} px "
+                f"(model.encoder.patch_px {encoder.patch_px} and {len(encoder.depths)} stages)."
+            )
+        self.patch_px = encoder.patch_px
+        self.embeds = nn.ModuleDict()
+        self.decoders = nn.ModuleDict()
+        for name, spec in sensors.items():
+            with seeded(seed, "sensor", name):
+                self.embeds[name] = SensorEmbed(len(spec.bands), config.embed, encoder.patch_px, encoder.embed_dim)
+                self.decoders[name] = SensorDecoder(encoder.num_features, len(spec.bands), encoder.stride_px)
+        with seeded(seed, "encoder"):
+            # Not zeros: cosine attention divides by the norm of q and k, and its gradients would explode.
+            self.mask_token_D = nn.Parameter(torch.empty(encoder.embed_dim))
+            nn.init.trunc_normal_(self.mask_token_D, std=0.02)
+            self.encoder = SwinEncoder(encoder, image_px)
+        if config.moe.num_experts > 1:
+            self._add_experts(config, seed, placement)
+
+    def _add_experts(self, config: ModelConfig, seed: int, placement: ExpertPlacement | None) -> None:
+        for stage, indices in sorted(config.moe.blocks.items()):
+            dim = config.encoder.embed_dim * 2 ** (stage - 1)
+            for index in indices:
+                with seeded(seed, "moe", stage, index):
+                    layer = build_moe(dim, int(dim * config.encoder.mlp_ratio), config.moe, placement)
+                initialise_moe(layer, seed, f"moe/{stage}/{index}")
+                self.encoder.block(stage, index).mlp = layer
+
+    def moe_layers(self) -> Iterator[tuple[str, MoELayer]]:
+        """Yield (module path, layer) for every mixture-of-experts layer, in forward order."""
+        for name, module in self.named_modules():
+            if isinstance(module, LocalMoE | ShardedMoE):
+                yield name, module
+
+    def no_decay_names(self) -> set[str]:
+        """Return the names of parameters without weight decay: 1-D ones, biases, mask token and timm's own list."""
+        timm_list = ("cpb_mlp", "logit_scale")
+        return {
+            name
+            for name, parameter in self.named_parameters()
+            if parameter.ndim <= 1 or name.endswith(".bias") or any(part in name for part in timm_list)
+        }
+
+    def encode(self, inputs: Sequence[SensorImages]) -> list[Tensor]:
+        """Return the features [B,i,j,D] of each input, after ONE pass of the shared encoder over all of them."""
+        tokens = [self._embed(item) for item in inputs]
+        features_BijD = self.encoder(torch.cat(tokens))
+        return list(features_BijD.split([len(part) for part in tokens]))
+
+    def decode(self, sensor: str, features_BijD: Tensor) -> Tensor:
+        """Return the normalised image [B,C,H,W] of `sensor` that the features tell of."""
+        image_BCHW: Tensor = self.decoders[sensor](features_BijD)
+        return image_BCHW
+
+    def _embed(self, item: SensorImages) -> Tensor:
+        mask_Bhw = None
+        if item.mask_Bij is not None:
+            patches = item.image_BCHW.shape[-1] // self.patch_px
+            cells = item.mask_Bij.shape[-1]
+            if patches % cells:
+                raise ConfigError(
+                    f"data.mask.cell_px gives {cells} cells over {patches} patches of {self.patch_px} px: "
+                    "a cell must be a whole number of patches."
+                )
+            mask_Bhw = cells_to_patches(item.mask_Bij, patches // cells)
+        tokens_BhwD: Tensor = self.embeds[item.sensor](item.image_BCHW, mask_Bhw, self.mask_token_D)
+        return tokens_BhwD

@@ -1,0 +1,44 @@
+"""The shared encoder: timm's SwinV2 between the sensors' own embeddings and decoders."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from timm.models.swin_transformer_v2 import SwinTransformerV2
+from torch import Tensor, nn
+
+from gfm_pipeline.models.config import EncoderConfig
+
+
+class SwinEncoder(nn.Module):
+    """Stages and final norm of a timm SwinV2; tokens [B,h,w,D] in, features [B,i,j,D'] out.
+
+    Source: Liu et al., "Swin Transformer V2: scaling up capacity and resolution", CVPR 2022. Parameter names below
+    `layers` and `norm` are timm's, so its checkpoints load by name.
+    """
+
+    def __init__(self, config: EncoderConfig, image_px: int) -> None:
+        super().__init__()
+        swin = SwinTransformerV2(
+            img_size=image_px,
+            patch_size=config.patch_px,
+            in_chans=1,
+            num_classes=0,
+            embed_dim=config.embed_dim,
+            depths=config.depths,
+            num_heads=config.num_heads,
+            window_size=config.window,
+            mlp_ratio=config.mlp_ratio,
+            drop_path_rate=config.drop_path,
+        )
+        self.layers = swin.layers
+        self.norm = swin.norm
+
+    def block(self, stage: int, index: int) -> nn.Module:
+        """Return block `index` (from 0) of stage `stage` (from 1)."""
+        return cast(nn.Module, self.layers[stage - 1].blocks[index])
+
+    def forward(self, tokens_BhwD: Tensor) -> Tensor:
+        """Return the features of the last stage, channels last."""
+        features_BijD: Tensor = self.norm(self.layers(tokens_BhwD))
+        return features_BijD

@@ -1,0 +1,131 @@
+"""Masked image modelling with cross-sensor reconstruction.
+
+Every image is masked and encoded; a decoder then reconstructs the image itself or, for part of the images of
+co-located samples, the image of another sensor of the same place. The loss is the L1 distance over the hidden cells.
+
+Sources: Xie et al., "SimMIM", CVPR 2022 (masking, head, loss); Han et al., "Bridging remote sensors with multisensor
+geospatial foundation models", CVPR 2024 (cross-sensor targets). torch is imported inside functions, see objective.py.
+
+Legend: B images, C bands, H x W pixels, i x j cells.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from gfm_pipeline.config import StrictModel
+from gfm_pipeline.objectives.objective import OBJECTIVES, Losses
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from gfm_pipeline.data.batch import HeterogeneousBatch, StreamBatch
+    from gfm_pipeline.models.msgfm import MsGFM
+
+
+class CrossSensorMIMConfig(StrictModel):
+    """Options of the objective `cross_sensor_mim`."""
+
+    cross_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of the images of co-located samples that reconstruct a partner instead of themselves."""
+    loss_region: Literal["hidden", "all"] = "hidden"
+    """Pixels that count: those hidden in the input, or all of them."""
+    normalise_target_px: int | None = Field(default=None, gt=0)
+    """Side of the neighbourhood in which targets are brought to mean 0 and variance 1 (SimMIM uses 47); None: off."""
+
+
+@OBJECTIVES.register("cross_sensor_mim")
+class CrossSensorMIM:
+    """L1 reconstruction of hidden cells, of the image itself or of a co-located one."""
+
+    Config: ClassVar[type[StrictModel]] = CrossSensorMIMConfig
+
+    def __init__(self, config: CrossSensorMIMConfig) -> None:
+        self.config = config
+
+    def __call__(self, model: MsGFM, batch: HeterogeneousBatch, rng: torch.Generator) -> Losses:
+        """Return the losses of one lane: one encoder pass over the images of all streams, then the decoders."""
+        from gfm_pipeline.models.msgfm import SensorImages
+
+        places = [(stream, sensor) for stream, part in batch.streams.items() for sensor in part.images]
+        features = model.encode(
+            [
+                SensorImages(sensor, batch.streams[stream].images[sensor], batch.streams[stream].masks[sensor])
+                for stream, sensor in places
+            ]
+        )
+        encoded = dict(zip(places, features, strict=True))
+        losses = Losses(streams={})
+        for name, part in batch.streams.items():
+            of_stream = {sensor: encoded[name, sensor] for sensor in part.images}
+            losses.parts[name], losses.streams[name] = self._stream_loss(model, part, of_stream, batch.step)
+        return losses
+
+    def _stream_loss(
+        self, model: MsGFM, part: StreamBatch, encoded: dict[str, Tensor], step: int
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        import torch
+
+        sensors = list(part.images)
+        directions: dict[str, Tensor] = {}
+        num_samples = len(part.keys)
+        total = torch.zeros((), device=part.images[sensors[0]].device)
+        for position, source in enumerate(sensors):
+            for target, rows in self.targets(sensors, position, num_samples, step).items():
+                # No rows still runs the decoder, so that its parameters have (zero) gradients on every rank alike.
+                loss = self._distance(
+                    model.decode(target, encoded[source][rows]), part.images[target][rows], part.masks[source][rows]
+                )
+                if rows:
+                    directions[f"{source}->{target}"] = loss
+                total = total + loss * (len(rows) / (num_samples * len(sensors)))
+        return directions, total
+
+    def targets(self, sensors: list[str], position: int, num_samples: int, step: int) -> dict[str, list[int]]:
+        """Return, for the sensor at `position`, which samples of the sub-batch reconstruct which sensor.
+
+        A counter over samples, steps and sensors crosses exactly `cross_share` of the time, in a fixed pattern that
+        alternates between the sensors of a sample; partners of more than two sensors take turns.
+        """
+        out: dict[str, list[int]] = {sensor: [] for sensor in sensors}
+        share = self.config.cross_share if len(sensors) > 1 else 0.0
+        for row in range(num_samples):
+            count = step * num_samples + row + position
+            crossings = int((count + 1) * share)
+            if crossings > int(count * share):
+                turn = 1 + crossings % (len(sensors) - 1) if len(sensors) > 2 else 1
+                out[sensors[(position + turn) % len(sensors)]].append(row)
+            else:
+                out[sensors[position]].append(row)
+        return out
+
+    def _distance(self, image_BCHW: Tensor, target_BCHW: Tensor, mask_Bij: Tensor) -> Tensor:
+        from gfm_pipeline.models.embed import cells_to_pixels
+
+        if self.config.normalise_target_px is not None:
+            target_BCHW = normalise_locally(target_BCHW, self.config.normalise_target_px)
+        distance_BCHW = (image_BCHW.float() - target_BCHW).abs()
+        if self.config.loss_region == "all":
+            return distance_BCHW.sum() / (distance_BCHW.numel() + 1e-5)
+        hidden_B1HW = cells_to_pixels(mask_Bij, target_BCHW.shape[-1])
+        loss: Tensor = (distance_BCHW * hidden_B1HW).sum() / (hidden_B1HW.sum() + 1e-5) / target_BCHW.shape[1]
+        return loss
+
+
+def normalise_locally(image_BCHW: Tensor, side_px: int) -> Tensor:
+    """Return the image less its local mean, over its local deviation, in windows of `side_px` (odd) cut at the border.
+
+    Source: the target normalisation of SimMIM's public code for SwinV2.
+    """
+    from torch.nn import functional as F
+
+    def local_mean(x: Tensor, count_padding: bool = False) -> Tensor:
+        return F.avg_pool2d(x, side_px, stride=1, padding=side_px // 2, count_include_pad=count_padding)
+
+    mean_BCHW = local_mean(image_BCHW)
+    count_BCHW = local_mean(image_BCHW.new_ones(image_BCHW.shape), count_padding=True) * side_px**2
+    variance_BCHW = (local_mean(image_BCHW**2) - mean_BCHW**2) * (count_BCHW / (count_BCHW - 1))
+    return (image_BCHW - mean_BCHW) / (variance_BCHW.clamp(min=0) + 1e-6).sqrt()

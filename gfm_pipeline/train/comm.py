@@ -1,0 +1,86 @@
+"""The process group, and the few collective operations that training needs beside DeepSpeed's own."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gfm_pipeline.errors import ConfigError, TrainingError
+
+
+@dataclass(frozen=True)
+class World:
+    """Who this process is."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this rank writes what is written once."""
+        return self.rank == 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the picklable `value` of every rank, in rank order; every rank must call it."""
+        values: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(values, value)
+        return values
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        torch.distributed.barrier()
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the elementwise sum of a tensor over all ranks."""
+        torch.distributed.all_reduce(values)
+        return values
+
+
+def start_world() -> World:
+    """Join the process group that the launcher describes in the environment; a lone process is a world of one.
+
+    Raises ConfigError when the launcher's environment is incomplete.
+    """
+    import deepspeed
+
+    launched = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name in os.environ]
+    if not launched:
+        os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
+    elif len(launched) < 4:
+        raise ConfigError(
+            f"the environment sets {', '.join(launched)} but not all of RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT: "
+            "start with deepspeed, torchrun, or none of them set."
+        )
+    cuda = torch.cuda.is_available()
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if cuda:
+        torch.cuda.set_device(local_rank)
+    deepspeed.init_distributed("nccl" if cuda else "gloo", auto_mpi_discovery=False, verbose=False)
+    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    return World(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
+
+
+def stop_world() -> None:
+    """Leave the process group."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def assert_equal_on_all_ranks(world: World, what: str, value: Any) -> None:
+    """Raise TrainingError on every rank unless all ranks hold an equal `value`.
+
+    Ranks that disagree about streams, shapes or configuration would mismatch the experts' all-to-all: they would
+    hang or, worse, train on each other's tokens.
+    """
+    values = world.gather(value)
+    different = [rank for rank, other in enumerate(values) if other != values[0]]
+    if different:
+        rank = different[0]
+        raise TrainingError(
+            f"rank {rank} has another {what} than rank 0: {values[rank]!r} instead of {values[0]!r}. "
+            "Start every rank with the same configuration, code and collections."
+        )

@@ -1,0 +1,105 @@
+"""The model under DeepSpeed: ZeRO for what is shared, expert parallelism for the experts.
+
+What DeepSpeed 0.19 gets wrong and is therefore done here: experts start different (models/moe.py), parameter groups
+carry unique names (optim.py), checkpoints do not depend on the topology (checkpoint.py), MoE with ZeRO-3 is refused
+by the type of `engine.zero_stage`.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gfm_pipeline.data.batch import HeterogeneousBatch
+from gfm_pipeline.errors import ConfigError
+from gfm_pipeline.models.moe import ExpertPlacement, ShardedMoE
+from gfm_pipeline.models.msgfm import MsGFM
+from gfm_pipeline.objectives.objective import Objective
+from gfm_pipeline.train.comm import World
+from gfm_pipeline.train.config import EngineConfig, OptimConfig
+
+
+class TrainingModule(nn.Module):
+    """Model and objectives as the one module DeepSpeed calls: batch in, total loss and its parts out."""
+
+    def __init__(
+        self, model: MsGFM, objectives: dict[str, Objective], weights: dict[str, float], aux_weight: float
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._objectives = objectives
+        self._weights = weights
+        self._aux_weight = aux_weight
+
+    def forward(self, batch: HeterogeneousBatch, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the scalar to minimise and detached scalars by name ("stream/<s>", "part/<s>/<name>", "aux")."""
+        total = torch.zeros((), device=next(self.model.parameters()).device)
+        named: dict[str, Tensor] = {}
+        for objective in self._objectives.values():
+            losses = objective(self.model, batch, rng)
+            for stream, loss in losses.streams.items():
+                total = total + self._weights[stream] * loss
+                key = f"stream/{stream}"
+                named[key] = named[key] + loss.detach() if key in named else loss.detach()
+            for stream, parts in losses.parts.items():
+                named |= {f"part/{stream}/{name}": value.detach() for name, value in parts.items()}
+        # One forward pass per objective and step is assumed: `routing` is that of the last one.
+        aux = [layer.routing.aux_loss for _, layer in self.model.moe_layers() if layer.routing is not None]
+        if aux:
+            aux_loss = torch.stack(aux).sum()
+            total = total + self._aux_weight * aux_loss
+            named["aux"] = aux_loss.detach()
+        return total, named
+
+
+def place_experts(config: EngineConfig, world: World) -> ExpertPlacement:
+    """Return which share of the experts this rank holds; raise ConfigError when the ranks cannot share them."""
+    if world.size % config.ep_size:
+        raise ConfigError(
+            f"engine.ep_size {config.ep_size} does not divide the world size {world.size}. "
+            f"Set engine.ep_size to one of {[n for n in range(1, world.size + 1) if world.size % n == 0]}."
+        )
+    # DeepSpeed forms expert-parallel groups from consecutive ranks.
+    return ExpertPlacement(config.ep_size, world.rank % config.ep_size)
+
+
+def start_engine(
+    module: TrainingModule, groups: list[dict[str, Any]], config: EngineConfig, optim: OptimConfig, lanes_per_rank: int
+) -> Any:
+    """Return a DeepSpeed engine that takes one optimizer step per `lanes_per_rank` backward passes."""
+    import deepspeed
+
+    _quieten()
+    optimizer = torch.optim.AdamW(groups, lr=groups[0]["lr"], betas=optim.betas, eps=optim.eps, foreach=False)
+    engine, *_ = deepspeed.initialize(
+        model=module,
+        optimizer=optimizer,
+        dist_init_required=False,
+        config={
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": lanes_per_rank,
+            "gradient_clipping": optim.grad_clip,
+            "zero_optimization": {"stage": config.zero_stage},
+            "bf16": {"enabled": config.dtype == "bf16"},
+            "steps_per_print": 10**12,
+        },
+    )
+    _check_placement(engine, module)
+    return engine
+
+
+def _check_placement(engine: Any, module: TrainingModule) -> None:
+    for _, layer in module.model.moe_layers():
+        if isinstance(layer, ShardedMoE):
+            rank = torch.distributed.get_rank(layer.moe.deepspeed_moe.ep_group)
+            expected = layer.global_indices.start // len(layer.global_indices)
+            assert rank == expected, f"DeepSpeed placed expert-parallel rank {rank}, expected {expected}"
+
+
+def _quieten() -> None:
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="deepspeed")

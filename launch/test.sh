@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Run the whole test suite: environment, test dependencies, linters, types, tests.
+#   bash launch/test.sh                  everything that fits in minutes
+#   bash launch/test.sh -m slow          the slow ones by name; further arguments go to pytest
+set -euo pipefail
+PROJECT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+source "$PROJECT/launch/environment.sh"
+cd "$PROJECT"
+prepare_environment test
+step ruff check .
+step ruff format --check .
+step mypy
+step python -m pytest "$@"

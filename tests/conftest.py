@@ -1,0 +1,53 @@
+"""What several tests share: demo archives and collections made once per session, by the product's own commands."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+
+# Two processes with many threads each would fight over the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def run_command(*arguments: str | Path, check: bool = True, timeout: float = 280) -> subprocess.CompletedProcess[str]:
+    """Run a command of this environment in the project folder, as a user would."""
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        [str(argument) for argument in arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+        check=False,
+        timeout=timeout,
+    )
+    assert not check or done.returncode == 0, f"{arguments} exited {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@pytest.fixture(scope="session")
+def demo_archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Raw archives of a small synthetic planet."""
+    out = tmp_path_factory.mktemp("demo") / "raw"
+    run_command("shard-builder", "demo", "--out", out, "--places", "12", "--tile-px", "64", "--seed", "1")
+    return out
+
+
+@pytest.fixture(scope="session")
+def demo_shards(demo_archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The collections geopile, millionaid, sen12ms and mdas of that planet, below one folder."""
+    out = tmp_path_factory.mktemp("shards")
+    for source in ("geopile", "millionaid", "sen12ms", "mdas"):
+        config = f"configs/build/{source}.yaml"
+        target = out / source
+        run_command(
+            "shard-builder", "build", "--config", config, "--set", f"input={demo_archives}", "--set", f"output={target}"
+        )
+    return out

@@ -1,0 +1,81 @@
+"""Both command lines: fast without torch, few options, one line per error."""
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from gfm_pipeline.cli import gfm
+from shard_builder.cli import shard_builder
+
+# Configuration is --config and --set; an option for a field would be one of a hundred. Extend this list with care.
+OPTIONS = {
+    "gfm config show": {"--config", "--set"},
+    "gfm data order": {"--config", "--set", "--rank", "--world", "--step", "--steps"},
+    "gfm visualize": {"--run", "--out", "--samples", "--set"},
+    "shard-builder demo": {"--out", "--places", "--tile-px", "--seed"},
+    "shard-builder build": {"--config", "--set", "--fresh"},
+}
+
+
+def leaves(command: click.Command, name: str) -> dict[str, set[str]]:
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        out: dict[str, set[str]] = {}
+        for child in command.list_commands(context):
+            found = command.get_command(context, child)
+            assert found is not None
+            out |= leaves(found, f"{name} {child}")
+        return out
+    return {name: {opt for param in command.params for opt in param.opts if opt.startswith("--")}}
+
+
+def test_options_are_these_and_no_others() -> None:
+    assert leaves(gfm, "gfm") | leaves(shard_builder, "shard-builder") == OPTIONS
+
+
+@pytest.mark.parametrize("module", ["gfm_pipeline.cli", "shard_builder.cli"])
+def test_help_needs_no_heavy_import(module: str) -> None:
+    code = (
+        f"import sys; from {module} import main; sys.argv = ['x', '--help']\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print('HEAVY', sorted({'torch', 'numpy', 'pydantic', 'deepspeed', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Commands" in done.stdout
+    assert done.stdout.strip().endswith("HEAVY []")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["config", "show", "--config", "configs/pretrain/quickstart.yaml"],
+        ["data", "order", "--help"],
+    ],
+)
+def test_dry_runs_do_not_load_torch(arguments: list[str]) -> None:
+    code = (
+        f"import sys; from gfm_pipeline.cli import main; sys.argv = ['gfm', *{arguments!r}]\n"
+        "try:\n    main()\nexcept SystemExit as done:\n    assert not done.code, done.code\n"
+        "print('HEAVY', sorted({'torch', 'deepspeed'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("HEAVY []")
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "code", "words"),
+    [
+        ("gfm_pipeline.cli", ["trian"], 2, "No such command 'trian'"),
+        ("gfm_pipeline.cli", ["config", "show", "--config", "nowhere.yaml"], 2, "error: cannot read"),
+        ("shard_builder.cli", ["build", "--config", "nowhere.yaml"], 2, "error: cannot read"),
+        ("gfm_pipeline.cli", ["visualize", "--run", "nowhere", "--out", "x"], 2, "nowhere"),
+    ],
+)
+def test_nonsense_costs_one_line(program: str, arguments: list[str], code: int, words: str) -> None:
+    script = f"import sys; from {program} import main; sys.argv = ['x', *{arguments!r}]; main()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,224 @@
+"""Training for real: DeepSpeed on two CPU processes, killed, resumed, on other topologies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+
+from tests.conftest import BIN, ROOT, run_command
+
+TINY = [
+    "data.image_px=48",
+    "data.mask.cell_px=8",
+    "data.steps_per_epoch=8",
+    "model.encoder.embed_dim=24",
+    "model.encoder.depths=[1, 2]",
+    "model.encoder.num_heads=[2, 4]",
+    "model.encoder.window=6",
+    "model.moe.blocks={2: [0, 1]}",
+    "schedule.epochs=3",
+    "schedule.warmup_epochs=0.25",
+    "checkpoint.every_steps=8",
+]
+STEPS = 24
+VOLATILE = ("images_per_s", "step_s", "data_wait_s")
+
+
+def settings(shards: Path, run_dir: Path, *more: str) -> list[str]:
+    values = [*TINY, f"data.root={shards}", f"run_dir={run_dir}", *more]
+    return ["launch/pretrain.py", "--config", "configs/pretrain/quickstart.yaml"] + [
+        word for value in values for word in ("--set", value)
+    ]
+
+
+def two_ranks(shards: Path, run_dir: Path, *more: str) -> list[str]:
+    # An odd port per run folder would do; letting the launcher pick its default keeps the user's command.
+    return ["deepspeed", "--num_gpus", "2", *settings(shards, run_dir, *more)]
+
+
+def one_rank(shards: Path, run_dir: Path, *more: str) -> list[str]:
+    return ["python", *settings(shards, run_dir, "engine.ep_size=1", *more)]
+
+
+def metrics(run_dir: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in VOLATILE} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def uncut(demo_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two ranks that nobody disturbed."""
+    run_dir = tmp_path_factory.mktemp("uncut") / "run"
+    done = run_command(*two_ranks(demo_shards, run_dir))
+    assert f"finished: {STEPS} steps" in done.stdout
+    return run_dir
+
+
+def test_metrics_tell_of_every_step_stream_and_layer(uncut: Path) -> None:
+    rows = metrics(uncut)
+    assert [row["step"] for row in rows] == list(range(STEPS))
+    for row in rows:
+        assert row["streams"].keys() == {"rgb", "sen12ms", "mdas"}
+        assert len(row["expert_load"]) == 2
+        for load in row["expert_load"].values():
+            assert sum(load) == pytest.approx(1)
+            assert len(load) == 4
+        assert row["grad_norm"] > 0
+    directions = {name for row in rows for section in row["streams"].values() for name in section["losses"]}
+    assert {"s1->s1", "s1->s2", "s2->s1", "s2->s2", "rgb->dsm", "dsm->rgb", "dsm->dsm", "rgb->rgb"} == directions
+    assert rows[0]["streams"]["mdas"]["lr"] < rows[4]["streams"]["mdas"]["lr"] < rows[4]["streams"]["rgb"]["lr"]
+    assert list((uncut / "tensorboard").glob("events*"))
+
+
+def test_the_loss_falls(uncut: Path) -> None:
+    losses = [row["loss"] for row in metrics(uncut)]
+    assert sum(losses[-4:]) < 0.95 * sum(losses[:4])
+
+
+def test_each_rank_holds_its_own_half_of_the_experts(uncut: Path) -> None:
+    folder = uncut / "checkpoints" / f"step-{STEPS:08d}"
+    experts = []
+    for rank in range(2):
+        with safe_open(folder / f"experts-{rank:05d}.safetensors", framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith("param/")]  # noqa: SIM118
+            experts.append({name.split(".experts.")[1].split(".")[0] for name in names})
+    assert experts == [{"0", "1"}, {"2", "3"}]
+
+
+def test_the_same_command_again_has_nothing_to_do(uncut: Path, demo_shards: Path) -> None:
+    before = metrics(uncut)
+    done = run_command(*two_ranks(demo_shards, uncut))
+    assert "nothing to do" in done.stdout
+    assert metrics(uncut) == before
+
+
+def test_a_killed_rank_ends_the_run_and_the_same_command_resumes_to_the_bit(
+    uncut: Path, demo_shards: Path, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    command = two_ranks(demo_shards, run_dir)
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            wait_for_step(run_dir, 10, process)
+            os.kill(rank_process(run_dir, 1), signal.SIGKILL)
+            assert process.wait(60) != 0
+        finally:
+            process.kill()
+    assert len(metrics_of_cut(run_dir)) < STEPS
+    done = run_command(*command)
+    assert "resuming from" in done.stdout
+    assert metrics(run_dir) == metrics(uncut)
+    assert tensors(run_dir) == tensors(uncut)
+
+
+def test_one_rank_takes_the_same_steps_as_two(uncut: Path, demo_shards: Path, tmp_path: Path) -> None:
+    command = ["torchrun", "--nproc-per-node", "1", *one_rank(demo_shards, tmp_path / "run")[1:]]
+    run_command(*command)
+    for two, one in zip(metrics(uncut), metrics(tmp_path / "run"), strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], abs=1e-5)
+        assert one["grad_norm"] == pytest.approx(two["grad_norm"], abs=1e-4)
+        assert one["expert_load"] == two["expert_load"]
+
+
+def test_a_checkpoint_of_two_ranks_continues_on_one(uncut: Path, demo_shards: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    (run_dir / "checkpoints").mkdir(parents=True)
+    name = "step-00000016"
+    os.symlink(uncut / "checkpoints" / name, run_dir / "checkpoints" / name)
+    (run_dir / "checkpoints" / "latest").write_text(name)
+    run_command(*one_rank(demo_shards, run_dir))
+    for one, two in zip(metrics(run_dir), metrics(uncut)[16:], strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], abs=1e-5)
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(uncut: Path, demo_shards: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    folder = run_dir / "checkpoints" / "step-00000016"
+    folder.mkdir(parents=True)
+    for file in (uncut / "checkpoints" / "step-00000016").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    (run_dir / "checkpoints" / "latest").write_text("step-00000016\n")
+    data = bytearray((folder / "dense.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "dense.safetensors").write_bytes(data)
+    refused(one_rank(demo_shards, run_dir), 1, "dense.safetensors is damaged")
+
+
+def test_another_configuration_does_not_continue_a_run(uncut: Path, demo_shards: Path) -> None:
+    refused(one_rank(demo_shards, uncut, "optim.weight_decay=0.1"), 1, "optim.weight_decay was 0.05 and is now 0.1")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("engine.ep_size=2", "engine.ep_size 2 does not divide the world size 1"),
+        ("data.streams.rgb.collections=[nowhere]", "nowhere"),
+        ("data.streams.sen12ms.sensors=[s1, s3]", "s3"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_training(
+    override: str, words: str, demo_shards: Path, tmp_path: Path
+) -> None:
+    refused(one_rank(demo_shards, tmp_path / "run", override), None, words)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_the_papers_model_takes_a_step_on_a_cpu(demo_shards: Path, tmp_path: Path) -> None:
+    small = ["data.lanes=1", "engine.ep_size=1", "engine.dtype=fp32", "schedule.max_steps=1", "log.every_steps=1"]
+    small += ["data.streams.rgb.sub_batch=2", "data.streams.sen12ms.sub_batch=2", "data.streams.mdas.sub_batch=2"]
+    small += ["data.chunk_samples=4", f"data.root={demo_shards}", f"run_dir={tmp_path / 'run'}"]
+    command = ["python", "launch/pretrain.py", "--config", "configs/pretrain/msgfm_base.yaml"]
+    done = run_command(*command, *[word for value in small for word in ("--set", value)], timeout=1400)
+    assert "finished: 1 steps" in done.stdout
+    (row,) = metrics(tmp_path / "run")
+    assert len(row["expert_load"]) == 9
+    assert 0 < row["loss"] < 10
+
+
+def refused(command: list[str], code: int | None, words: str) -> None:
+    done = run_command(*command, check=False)
+    assert done.returncode == code if code is not None else done.returncode in (1, 2), done.stderr
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ") and words in line], done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def wait_for_step(run_dir: Path, step: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 200
+    while len(metrics_of_cut(run_dir)) <= step:
+        assert process.poll() is None, "the run ended by itself"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def metrics_of_cut(run_dir: Path) -> list[str]:
+    path = run_dir / "metrics.jsonl"
+    return [line for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+
+
+def rank_process(run_dir: Path, rank: int) -> int:
+    """Return the process id of one rank of the run that writes to `run_dir`."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().decode().split("\0")
+            except (OSError, UnicodeDecodeError):
+                continue
+            if f"--local_rank={rank}" in words and f"run_dir={run_dir}" in words and "launch/pretrain.py" in words:
+                return int(entry.name)
+    raise AssertionError(f"no process of rank {rank}")
+
+
+def tensors(run_dir: Path) -> dict[str, bytes]:
+    folder = run_dir / "checkpoints" / f"step-{STEPS:08d}"
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.safetensors"))}
