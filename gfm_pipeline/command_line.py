@@ -7,6 +7,7 @@ commands, one line of help for each, and where to find them.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -45,7 +46,7 @@ def run(command: click.Command, program: str) -> None:
     try:
         code = command.main(prog_name=program, standalone_mode=False)
     except GfmError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error{_rank()}: {error}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()
@@ -54,3 +55,8 @@ def run(command: click.Command, program: str) -> None:
         click.echo("interrupted.", err=True)
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _rank() -> str:
+    """Say which of several launched processes speaks."""
+    return f" on rank {os.environ.get('RANK')}" if os.environ.get("WORLD_SIZE", "1") != "1" else ""

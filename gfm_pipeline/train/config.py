@@ -49,7 +49,8 @@ class EngineConfig(StrictModel):
     zero_stage: Literal[1, 2] = 1
     """1 shares optimizer states between ranks, 2 gradients too. DeepSpeed's experts do not work with stage 3."""
     dtype: Literal["fp32", "bf16"] = "fp32"
-    """Type of the forward and backward pass; optimizer states and master weights are fp32 always."""
+    """bf16: matrix products of the forward and backward pass in bfloat16 (torch.autocast). Weights, gradients and
+    optimizer states are fp32 always."""
 
 
 class CheckpointConfig(StrictModel):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +27,15 @@ class TrainingModule(nn.Module):
     """Model and objectives as the one module DeepSpeed calls: batch in, total loss and its parts out."""
 
     def __init__(
-        self, model: MsGFM, objectives: dict[str, Objective], weights: dict[str, float], aux_weight: float
+        self,
+        model: MsGFM,
+        objectives: dict[str, Objective],
+        weights: dict[str, float],
+        aux_weight: float,
+        dtype: Literal["fp32", "bf16"],
     ) -> None:
         super().__init__()
+        self._bf16 = dtype == "bf16"
         self.model = model
         self._objectives = objectives
         self._weights = weights
@@ -37,10 +43,13 @@ class TrainingModule(nn.Module):
 
     def forward(self, batch: HeterogeneousBatch, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar to minimise and detached scalars by name ("stream/<s>", "part/<s>/<name>", "aux")."""
-        total = torch.zeros((), device=next(self.model.parameters()).device)
+        device = next(self.model.parameters()).device
+        total = torch.zeros((), device=device)
         named: dict[str, Tensor] = {}
         for objective in self._objectives.values():
-            losses = objective(self.model, batch, rng)
+            # Autocast rather than bf16 weights: timm's SwinV2 mixes fp32 position biases into its attention.
+            with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16):
+                losses = objective(self.model, batch, rng)
             for stream, loss in losses.streams.items():
                 total = total + self._weights[stream] * loss
                 key = f"stream/{stream}"
@@ -84,7 +93,6 @@ def start_engine(
             "gradient_accumulation_steps": lanes_per_rank,
             "gradient_clipping": optim.grad_clip,
             "zero_optimization": {"stage": config.zero_stage},
-            "bf16": {"enabled": config.dtype == "bf16"},
             "steps_per_print": 10**12,
         },
     )

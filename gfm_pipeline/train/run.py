@@ -88,7 +88,11 @@ def _assemble(config: TrainConfig, world: World, run_dir: Path) -> Run:
     placement = place_experts(config.engine, world)
     model = MsGFM(config.model, mixture.sensors, config.data.image_px, config.seed, placement)
     module = TrainingModule(
-        model, build_objectives(config.objectives), stream_weights(rates), config.model.moe.aux_weight
+        model,
+        build_objectives(config.objectives),
+        stream_weights(rates),
+        config.model.moe.aux_weight,
+        config.engine.dtype,
     )
     groups = parameter_groups(model, rates, config.optim)
     _say(world, f"model: {count_parameters(model):,} parameters on this rank, {len(mixture.sensors)} sensors")
