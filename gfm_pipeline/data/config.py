@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import math
+
+from pydantic import Field, field_validator
 
 from gfm_pipeline.config import StrictModel
 
@@ -30,6 +32,20 @@ class AugmentConfig(StrictModel):
     """Range of the crop's aspect ratio."""
     flip: bool = True
     """Mirror left to right for half of the samples."""
+
+    @field_validator("scale", "ratio")
+    @classmethod
+    def _ranges_are_ordered(cls, bounds: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < bounds[0] <= bounds[1] < math.inf:
+            raise ValueError(f"{bounds} is no range of positive numbers (low, high)")
+        return bounds
+
+    @field_validator("scale")
+    @classmethod
+    def _scale_is_a_share(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if scale[1] > 1:
+            raise ValueError(f"a crop cannot take {scale[1]} of the area, at most 1")
+        return scale
 
 
 class MaskConfig(StrictModel):

@@ -62,7 +62,7 @@ def _codec(extension: str) -> Codec:
 def _blosc2_encode(raster: Raster) -> bytes:
     return bytes(
         imagecodecs.blosc2_encode(
-            raster.view(np.uint8),
+            raster.tobytes(),
             level=1,
             compressor="zstd",
             shuffle="shuffle",
@@ -74,11 +74,11 @@ def _blosc2_encode(raster: Raster) -> bytes:
 
 def _blosc2_decode(data: bytes, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> Raster:
     # The output buffer has the recorded size, so bytes that claim more cannot allocate more.
-    out = np.empty(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
+    out = bytearray(math.prod(shape) * dtype.itemsize)
     decoded = imagecodecs.blosc2_decode(data, numthreads=1, out=out)
-    if len(decoded) != out.size:
-        raise ShardError(f"blosc2 member holds {len(decoded)} bytes, the record says {out.size}.")
-    return out.view(dtype).reshape(shape)
+    if len(decoded) != len(out):
+        raise ShardError(f"blosc2 member holds {len(decoded)} bytes, the record says {len(out)}.")
+    return np.frombuffer(out, dtype).reshape(shape)
 
 
 def _npy_encode(raster: Raster) -> bytes:

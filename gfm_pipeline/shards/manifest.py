@@ -156,13 +156,21 @@ def load_manifest(store: Store) -> Manifest:
     return _parse(store.get(MANIFEST_PATH), Manifest, f"{store.url}/{MANIFEST_PATH}", FORMAT_NAME)
 
 
-def load_sidecar(store: Store, shard: str) -> Sidecar:
-    """Return the sidecar of `shard`; raise ShardError when it is missing, damaged or of another shard."""
+def load_sidecar(store: Store, shard: str, sha256: str | None = None) -> Sidecar:
+    """Return the sidecar of `shard`; raise ShardError when it is missing, damaged or of another shard.
+
+    With `sha256`, the one that the manifest recorded, a sidecar of another build is refused too.
+    """
     path = sidecar_path(shard)
     try:
         data = store.get(path)
     except StorageError as error:
         raise ShardError(f"{store.url}: shard {shard} has no readable sidecar {path}: {error}") from error
+    if sha256 is not None and (found := hashlib.sha256(data).hexdigest()) != sha256:
+        raise ShardError(
+            f"{store.url}/{path} has sha256 {found[:16]}..., the manifest recorded {sha256[:16]}...: it is damaged or "
+            "of another build. Copy or build the collection again."
+        )
     sidecar = _parse(data, Sidecar, f"{store.url}/{path}", "gfm-shard")
     if sidecar.name != shard:
         raise ShardError(f"{store.url}/{path} describes shard {sidecar.name}, expected {shard}.")

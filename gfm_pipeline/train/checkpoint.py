@@ -178,7 +178,7 @@ class _Tensors:
 
     def __init__(self, folder: Path, files: list[str]) -> None:
         self.folder = folder
-        self._open = {file: safe_open(folder / file, framework="pt") for file in files}
+        self._open: dict[str, Any] = {file: safe_open(folder / file, framework="pt") for file in files}
         self._file_of = {key: file for file, handle in self._open.items() for key in list(handle.keys())}
 
     def names(self) -> set[str]:

@@ -14,7 +14,8 @@ from typing import Any
 
 from gfm_pipeline.config import config_digest, dump_config
 from gfm_pipeline.data.loader import Loader
-from gfm_pipeline.data.mixture import Mixture, open_mixture
+from gfm_pipeline.data.mixture import Mixture, make_plan, open_mixture
+from gfm_pipeline.data.state import LoaderState
 from gfm_pipeline.errors import CheckpointError, TrainingError
 from gfm_pipeline.models.msgfm import MsGFM
 from gfm_pipeline.objectives.objective import build_objectives
@@ -114,9 +115,10 @@ def _resume(run: Run) -> int:
         return 0
     state = read_state(folder)
     _check_same_run(state.config, run.config, folder)
+    first_step = LoaderState.from_dict(state.loader).resume_step(make_plan(run.mixture, run.config.data, run.config.seed))
     load_into_engine(folder, run.engine, run.model, state)
-    _say(run.world, f"resuming from {folder} at step {state.step}")
-    return state.step
+    _say(run.world, f"resuming from {folder} at step {first_step}")
+    return first_step
 
 
 def _train(run: Run, loader: Loader, tracker: Tracker | None, first_step: int) -> None:
@@ -187,8 +189,7 @@ def _check_finite(result: StepResult, step: int) -> None:
 
 
 # Sections and keys that may differ between the run in a folder and the command that continues it.
-_MAY_CHANGE = ("run_dir", "engine", "checkpoint", "log", "schedule.max_steps", "data.root", "data.threads")
-_MAY_CHANGE += ("data.prefetch_steps",)
+_MAY_CHANGE = tuple("run_dir engine checkpoint log schedule.max_steps data.root data.threads data.prefetch_steps".split())
 
 
 def _check_same_run(stored: dict[str, Any], config: TrainConfig, folder: Path) -> None:

@@ -1,0 +1,42 @@
+"""`gfm data`: look at the data of a training run without touching pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gfm_pipeline.config import load_config
+from gfm_pipeline.data.mixture import make_plan, open_mixture
+from gfm_pipeline.data.reader import StreamReader
+
+
+@click.group()
+def data() -> None:
+    """Look at the order of samples without touching pixels."""
+
+
+@data.command()
+@click.option("--config", "path", required=True, type=click.Path(path_type=Path), help="Training configuration (YAML).")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one value of the configuration.")
+@click.option("--rank", default=0, show_default=True, type=click.IntRange(min=0), help="Rank to look at.")
+@click.option("--world", default=1, show_default=True, type=click.IntRange(min=1), help="Number of ranks.")
+@click.option("--step", default=0, show_default=True, type=click.IntRange(min=0), help="First optimizer step.")
+@click.option("--steps", default=1, show_default=True, type=click.IntRange(min=1), help="How many steps.")
+def order(path: Path, overrides: tuple[str, ...], rank: int, world: int, step: int, steps: int) -> None:
+    """Print which samples a rank trains on, in order: step, epoch, lane, stream, pass, shard and key."""
+    from gfm_pipeline.train.config import TrainConfig
+
+    config = load_config(path, TrainConfig, overrides)
+    mixture = open_mixture(config.data)
+    plan = make_plan(mixture, config.data, config.seed)
+    lanes = plan.rank_lanes(rank, world)
+    readers = {name: StreamReader(stream, mixture.sensors) for name, stream in mixture.streams.items()}
+    click.echo("step\tepoch\tlane\tstream\tpass\tshard\tkey")
+    for now in range(step, step + steps):
+        for lane in lanes:
+            for name, stream in mixture.streams.items():
+                for pick in plan.take(name, lane, now):
+                    shard = stream.shards[pick.shard].entry.name
+                    place = (now, plan.epoch(now), lane, name, pick.window.pass_index, shard, readers[name].key(pick))
+                    click.echo("\t".join(str(part) for part in place))

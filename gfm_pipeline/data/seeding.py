@@ -1,0 +1,40 @@
+"""Random numbers that depend on what they are for, and on nothing else.
+
+Every draw of the data side names its purpose as a few integers and texts: the seed, the stream, the pass, the sample.
+The same name gives the same numbers in any process, thread, rank and batch position. Only raw bits of the Philox
+generator are used, which numpy guarantees never to change; the distributions of `numpy.random.Generator` may.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_SEED = 2**64 - 1
+
+
+def stable_id(text: str) -> int:
+    """Return 64 bits of the sha256 of `text`: an integer name that no process and no PYTHONHASHSEED changes."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+
+
+def raw_bits(count: int, *name: int) -> NDArray[np.uint64]:
+    """Return `count` uniform 64-bit words; `name` are integers in [0, 2**64)."""
+    # Two fixed 32-bit words for each integer: SeedSequence itself takes as many as the integer needs, so that the
+    # names (1, 2) and (1 + 2**33,) would be one.
+    words = [half for value in name for half in (value & 0xFFFFFFFF, value >> 32)]
+    bits: NDArray[np.uint64] = np.random.Philox(np.random.SeedSequence(words)).random_raw(count)
+    return bits
+
+
+def uniforms(count: int, *name: int) -> NDArray[np.float64]:
+    """Return `count` numbers in [0, 1)."""
+    numbers: NDArray[np.float64] = (raw_bits(count, *name) >> np.uint64(11)) * 2.0**-53
+    return numbers
+
+
+def permutation(count: int, *name: int) -> NDArray[np.int64]:
+    """Return a random order of range(count)."""
+    return np.argsort(raw_bits(count, *name), kind="stable")

@@ -1,0 +1,118 @@
+"""Where the wanted bytes of a shard are: a sidecar, cut down to what reading needs.
+
+A sidecar as parsed costs kilobytes per sample. The index keeps a key and three numbers per sensor, and answers which
+byte ranges to read: neighbouring members share a range, unless bytes of an unwanted sensor or sample lie between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfm_pipeline.data.mixture import ShardRef
+from gfm_pipeline.errors import ShardError
+from gfm_pipeline.shards.manifest import load_sidecar
+
+MAX_RANGE_BYTES = 64 * 2**20
+"""No more is read at once, to bound the memory of a thread."""
+
+
+class Stored(NamedTuple):
+    """How the raster of one member is encoded."""
+
+    extension: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Location(NamedTuple):
+    """The bytes of one wanted member."""
+
+    sample: int
+    """Index of the sample in the shard."""
+    sensor: str
+    offset: int
+    size: int
+
+
+class Range(NamedTuple):
+    """One range read and the members it brings."""
+
+    start: int
+    length: int
+    members: list[Location]
+
+
+@dataclass(frozen=True)
+class SensorColumn:
+    """One sensor over all n samples of a shard."""
+
+    offset: NDArray[np.int64]
+    size: NDArray[np.int64]
+    crc32: NDArray[np.int64]
+    stored: list[Stored]
+    """Equal entries are one object."""
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """The wanted sensors of one shard."""
+
+    keys: list[str]
+    columns: dict[str, SensorColumn]
+    unwanted: NDArray[np.int64]
+    """Offsets of the members of all other sensors, sorted."""
+
+    def ranges(self, samples: Sequence[int]) -> list[Range]:
+        """Return the reads that bring the wanted sensors of `samples` and no other sensor's or sample's pixels."""
+        members = [
+            Location(sample, sensor, int(column.offset[sample]), int(column.size[sample]))
+            for sample in samples
+            for sensor, column in self.columns.items()
+        ]
+        members.sort(key=lambda member: member.offset)
+        ranges: list[Range] = []
+        for member in members:
+            end = member.offset + member.size
+            last = ranges[-1] if ranges else None
+            if last and self._adjacent(last.members[-1], member) and end - last.start <= MAX_RANGE_BYTES:
+                last.members.append(member)
+                ranges[-1] = last._replace(length=end - last.start)
+            else:
+                ranges.append(Range(member.offset, member.size, [member]))
+        return ranges
+
+    def _adjacent(self, a: Location, b: Location) -> bool:
+        between = np.searchsorted(self.unwanted, [a.offset, b.offset])
+        return b.sample - a.sample <= 1 and between[0] == between[1]
+
+
+def load_shard_index(shard: ShardRef, sensors: Sequence[str]) -> ShardIndex:
+    """Read the sidecar of `shard`; raise ShardError when it is damaged or not the one the manifest knows."""
+    name, where = shard.entry.name, shard.store.url
+    sidecar = load_sidecar(shard.store, name, shard.entry.sidecar_sha256)
+    if len(sidecar.samples) != shard.entry.samples:
+        raise ShardError(
+            f"{where}: the sidecar of shard {name} lists {len(sidecar.samples)} samples, the manifest says "
+            f"{shard.entry.samples}. Build the collection again."
+        )
+    known: dict[Stored, Stored] = {}
+    columns: dict[str, SensorColumn] = {}
+    for sensor in sensors:
+        try:
+            members = [sample.sensors[sensor] for sample in sidecar.samples]
+        except KeyError:
+            raise ShardError(f"{where}: a sample of shard {name} has no {sensor}, its sidecar promises one.") from None
+        stored = [Stored(member.extension, member.dtype, member.shape) for member in members]
+        columns[sensor] = SensorColumn(
+            offset=np.array([member.offset for member in members], dtype=np.int64),
+            size=np.array([member.size for member in members], dtype=np.int64),
+            crc32=np.array([member.crc32 for member in members], dtype=np.int64),
+            stored=[known.setdefault(entry, entry) for entry in stored],
+        )
+    unwanted = [m.offset for sample in sidecar.samples for s, m in sample.sensors.items() if s not in columns]
+    return ShardIndex([sample.key for sample in sidecar.samples], columns, np.sort(np.array(unwanted, dtype=np.int64)))
