@@ -18,7 +18,11 @@ import click
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the pictures.")
 @click.option("--samples", type=click.IntRange(1, 64), default=5, show_default=True, help="Rows of each picture.")
 @click.option(
-    "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change the run's configuration, say data.root."
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Change the run's configuration, say data.root.",
 )
 def visualize(run_dir: Path, out: Path, samples: int, overrides: tuple[str, ...]) -> None:
     """Draw reconstructions per sensor and across sensors, loss curves and expert load of a run."""

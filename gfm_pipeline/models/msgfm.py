@@ -84,6 +84,14 @@ class MsGFM(nn.Module):
             if isinstance(module, LocalMoE | ShardedMoE):
                 yield name, module
 
+    def moe_labels(self) -> dict[str, MoELayer]:
+        """Return the mixture-of-experts layers by the names that configurations use, "stage3.block1"."""
+        labels = {}
+        for name, layer in self.moe_layers():
+            _, _, stage, _, block, _ = name.split(".")  # encoder.layers.<stage>.blocks.<block>.mlp
+            labels[f"stage{int(stage) + 1}.block{block}"] = layer
+        return labels
+
     def no_decay_names(self) -> set[str]:
         """Return the names of parameters without weight decay: 1-D ones, biases, mask token and timm's own list."""
         timm_list = ("cpb_mlp", "logit_scale")

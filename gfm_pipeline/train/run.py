@@ -115,7 +115,9 @@ def _resume(run: Run) -> int:
         return 0
     state = read_state(folder)
     _check_same_run(state.config, run.config, folder)
-    first_step = LoaderState.from_dict(state.loader).resume_step(make_plan(run.mixture, run.config.data, run.config.seed))
+    first_step = LoaderState.from_dict(state.loader).resume_step(
+        make_plan(run.mixture, run.config.data, run.config.seed)
+    )
     load_into_engine(folder, run.engine, run.model, state)
     _say(run.world, f"resuming from {folder} at step {first_step}")
     return first_step
@@ -128,7 +130,7 @@ def _train(run: Run, loader: Loader, tracker: Tracker | None, first_step: int) -
     if first_step >= last_step:
         _say(world, f"nothing to do: the run has taken {first_step} of {last_step} steps.")
         return
-    layers = dict(run.model.moe_layers())
+    layers = run.model.moe_labels()
     console = _Console(world, last_step)
     batches = iter(loader)
     for step in range(first_step, last_step):
@@ -189,7 +191,9 @@ def _check_finite(result: StepResult, step: int) -> None:
 
 
 # Sections and keys that may differ between the run in a folder and the command that continues it.
-_MAY_CHANGE = tuple("run_dir engine checkpoint log schedule.max_steps data.root data.threads data.prefetch_steps".split())
+_MAY_CHANGE = tuple(
+    ["run_dir", "engine", "checkpoint", "log", "schedule.max_steps", "data.root", "data.threads", "data.prefetch_steps"]
+)
 
 
 def _check_same_run(stored: dict[str, Any], config: TrainConfig, folder: Path) -> None:

@@ -15,6 +15,7 @@ from gfm_pipeline.data.batch import StreamBatch
 from gfm_pipeline.data.loader import Loader
 from gfm_pipeline.data.mixture import open_mixture
 from gfm_pipeline.errors import CheckpointError
+from gfm_pipeline.models.embed import cells_to_pixels
 from gfm_pipeline.models.msgfm import MsGFM, SensorImages
 from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.train.checkpoint import CheckpointState, latest_checkpoint, load_weights, read_state
@@ -41,6 +42,7 @@ class Reconstruction:
     mask_ij: NDArray[np.bool_]
     """Cells of the source that the model did not see."""
     predicted_CHW: NDArray[np.float32]
+    """Every cell of it was predicted while the same cell of the source was hidden."""
     target_CHW: NDArray[np.float32]
 
 
@@ -83,9 +85,15 @@ def reconstruct_samples(run: TrainedModel, num_samples: int) -> Iterator[tuple[s
 
 @torch.inference_mode()
 def _reconstruct(run: TrainedModel, part: StreamBatch, source: str, target: str) -> list[Reconstruction]:
-    (features,) = run.model.encode([SensorImages(source, part.images[source], part.masks[source])])
-    predicted = _physical(run.state, target, run.model.decode(target, features))
-    source_BCHW = _physical(run.state, source, part.images[source])
+    image_BCHW, mask_Bij = part.images[source], part.masks[source]
+    first, second = (
+        run.model.decode(target, run.model.encode([SensorImages(source, image_BCHW, mask)])[0])
+        for mask in (mask_Bij, complement(mask_Bij, run.config.seed))
+    )
+    # The model answers for hidden cells only: the others are asked for with a second mask that hides them.
+    hidden_B1HW = cells_to_pixels(mask_Bij, image_BCHW.shape[-1]).bool()
+    predicted = _physical(run.state, target, torch.where(hidden_B1HW, first, second))
+    source_BCHW = _physical(run.state, source, image_BCHW)
     target_BCHW = _physical(run.state, target, part.images[target])
     sensors = run.state.sensors
     return [
@@ -94,12 +102,24 @@ def _reconstruct(run: TrainedModel, part: StreamBatch, source: str, target: str)
             source=sensors[source],
             target=sensors[target],
             source_CHW=source_BCHW[row],
-            mask_ij=part.masks[source][row].numpy(),
+            mask_ij=mask_Bij[row].numpy(),
             predicted_CHW=predicted[row],
             target_CHW=target_BCHW[row],
         )
         for row, key in enumerate(part.keys)
     ]
+
+
+def complement(mask_Bij: torch.Tensor, seed: int) -> torch.Tensor:
+    """Return masks that hide every visible cell, and as many cells in all as `mask_Bij` (or all the visible ones)."""
+    generator = torch.Generator().manual_seed(seed)
+    flat = mask_Bij.flatten(1)
+    # Rank cells, visible ones first, hidden ones in random order; hide the first of them.
+    order = (flat + torch.rand(flat.shape, generator=generator)).argsort(dim=1)
+    ranks = order.argsort(dim=1)
+    visible = (~flat).sum(1, keepdim=True)
+    count = torch.maximum(flat.sum(1, keepdim=True), visible)
+    return (ranks < count).reshape(mask_Bij.shape)
 
 
 def _physical(state: CheckpointState, sensor: str, image_BCHW: torch.Tensor) -> NDArray[np.float32]:

@@ -1,0 +1,106 @@
+"""Images of any sensor as colours a person can read: pure functions on numpy arrays.
+
+The stretch is an argument and not a side effect of the image: it is measured once on the target of a sample and used
+for the masked input, the reconstruction and the target alike, so that equal colours mean equal values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gfm_pipeline.sensors import SensorSpec
+
+Picture = npt.NDArray[np.uint8]
+"""[H,W,3], red, green and blue."""
+
+HIDDEN_GREY = 128
+"""Value of a hidden cell; its hatching is a few shades darker."""
+
+_COLOUR_GAMMA = 0.65
+_SUN = np.array([-0.5, -0.5, 0.7071], np.float32)  # from the north-west, as maps have it: south, east, up
+_HEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_RAMP = np.array([[43, 88, 96], [104, 143, 96], [206, 190, 130], [176, 120, 84], [245, 240, 235]], np.float32)
+"""Colours of the heights above, low to high."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The values, in the sensor's units, that are drawn darkest and brightest; one pair per displayed band."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+def display_bands(spec: SensorSpec) -> list[int]:
+    """Return the positions of the bands that `spec.display` shows: three for colour, otherwise one."""
+    wanted = 3 if spec.display.mode == "colour" else 1
+    names = spec.display.bands[:wanted] or spec.bands[:wanted]
+    index = [spec.band_index(name) for name in names]
+    return index + index[-1:] * (wanted - len(index))
+
+
+def limits_of(image: npt.NDArray[np.floating], spec: SensorSpec) -> Limits:
+    """Return the stretch of `image` [C,H,W] in physical units: the 1st to 99th percentile.
+
+    The bands of a colour image share one width, so that the land keeps its hue. 8 bit images are shown as they are.
+    """
+    shown = np.asarray(image, np.float32)[display_bands(spec)]
+    if spec.display.mode == "colour" and spec.dtype == "uint8":
+        return Limits((0.0,) * 3, (255.0,) * 3)
+    finite = [band[np.isfinite(band)] for band in shown]
+    ends = [np.percentile(band, [1, 99]) if band.size else np.array([0.0, 1.0]) for band in finite]
+    width = max(max(float(high - low) for low, high in ends), 1e-6)
+    return Limits(tuple(float(low) for low, _ in ends), tuple(float(low) + width for low, _ in ends))
+
+
+def render(image: npt.NDArray[np.floating], spec: SensorSpec, limits: Limits | None = None) -> Picture:
+    """Return `image` [C,H,W], in the sensor's physical units, as a picture; its own limits where none are given."""
+    limits = limits or limits_of(image, spec)
+    shown = np.nan_to_num(np.asarray(image, np.float32)[display_bands(spec)])
+    low = np.array(limits.low, np.float32)[:, None, None]
+    high = np.array(limits.high, np.float32)[:, None, None]
+    unit = np.moveaxis((shown - low) / (high - low), 0, -1)  # [H,W,bands]
+    if spec.display.mode == "shaded":
+        return _shaded(unit[..., 0])
+    unit = np.clip(unit, 0, 1)
+    if spec.display.mode == "colour" and spec.dtype != "uint8":
+        unit **= _COLOUR_GAMMA
+    out = np.rint(unit * 255).astype(np.uint8)
+    return out if out.shape[2] == 3 else np.repeat(out, 3, axis=2)
+
+
+def _shaded(height: npt.NDArray[np.float32]) -> Picture:
+    """Return relief [H,W], 0 lowest and 1 highest, coloured by height and shaded by a sun in the north-west."""
+    exaggeration = 0.10 * min(height.shape)
+    south, east = np.gradient(np.clip(height, -0.5, 1.5) * exaggeration)
+    normal = np.stack([-south, -east, np.ones_like(height)]) / np.sqrt(1 + south**2 + east**2)
+    light = np.clip(np.tensordot(_SUN, normal, axes=1) / _SUN[2], 0.4, 1.3)
+    unit = np.clip(height, 0, 1)
+    colour = np.stack([np.interp(unit, _HEIGHTS, channel) for channel in _RAMP.T], axis=-1)
+    picture: Picture = np.clip(np.rint(colour * light[..., None]), 0, 255).astype(np.uint8)
+    return picture
+
+
+def hide(rendered: Picture, mask: npt.NDArray[np.bool_]) -> Picture:
+    """Return a copy of the picture with the cells of `mask` [h,w] greyed out, finely hatched and outlined."""
+    height, width = rendered.shape[:2]
+    row = np.arange(height) * mask.shape[0] // height  # cell of each pixel row
+    column = np.arange(width) * mask.shape[1] // width
+    hidden = mask[row][:, column]
+    veil = np.full((height, width), HIDDEN_GREY, np.uint8)
+    veil[(np.arange(height)[:, None] + np.arange(width)) % 6 == 0] = HIDDEN_GREY - 10
+    veil[np.diff(row, prepend=-1) > 0] = HIDDEN_GREY - 22
+    veil[:, np.diff(column, prepend=-1) > 0] = HIDDEN_GREY - 22
+    return np.where(hidden[..., None], veil[..., None], rendered)
+
+
+def paste(
+    visible: npt.NDArray[np.floating], predicted: npt.NDArray[np.floating], mask: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float32]:
+    """Return `visible` [C,H,W] with the cells of `mask` [h,w] taken from `predicted` [C,H,W]."""
+    height, width = visible.shape[1:]
+    row, column = np.arange(height) * mask.shape[0] // height, np.arange(width) * mask.shape[1] // width
+    return np.where(mask[row][:, column], predicted, visible).astype(np.float32)

@@ -1,0 +1,59 @@
+"""All pictures of a run: reconstructions of every direction, loss curves, expert load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gfm_pipeline.errors import CheckpointError
+from gfm_pipeline.train.track import METRICS_FILE, read_metrics
+from gfm_pipeline.viz.curves import loss_curves
+from gfm_pipeline.viz.experts import expert_load_heatmap
+from gfm_pipeline.viz.grid import GridRow, reconstruction_grid
+from gfm_pipeline.viz.reconstruct import Reconstruction, load_run, reconstruct_samples
+from gfm_pipeline.viz.render import Picture, hide, limits_of, paste, render
+
+
+def draw_run(run_dir: Path, out: Path, num_samples: int, overrides: tuple[str, ...] = ()) -> list[Path]:
+    """Write the pictures of the run to `out` and return their paths.
+
+    Raises CheckpointError for a run without a checkpoint or metrics.
+    """
+    run = load_run(run_dir, overrides)
+    rows = read_metrics(run_dir)
+    if not rows:
+        raise CheckpointError(
+            f"{run_dir / METRICS_FILE} holds no complete line; give the folder of a run that trained."
+        )
+    paths = [
+        draw_direction(out, stream, found, run.state.step) for stream, found in reconstruct_samples(run, num_samples)
+    ]
+    paths.append(loss_curves(rows, out / "loss-curves.png"))
+    if any("expert_load" in row for row in rows):
+        paths.append(expert_load_heatmap(rows, out / "expert-load.png"))
+    return paths
+
+
+def draw_direction(out: Path, stream: str, found: list[Reconstruction], step: int) -> Path:
+    """Write the grid of one stream and one (source, target) pair of sensors; all of `found` are of that pair."""
+    source, target = found[0].source.name, found[0].target.name
+    if source == target:
+        columns = [f"{source}, masked", "reconstruction", "in its place", f"{target}, the truth"]
+        title = f"{stream}: {source} from what is left of it (step {step})"
+    else:
+        columns = [f"{source}, masked", f"{source}, the truth", f"{target}, reconstruction", f"{target}, the truth"]
+        title = f"{stream}: {target} from masked {source} (step {step})"
+    rows = [GridRow(one.key, _pictures(one)) for one in found]
+    return reconstruction_grid(rows, columns, title, out / f"{stream}-{source}-to-{target}.png")
+
+
+def _pictures(one: Reconstruction) -> list[Picture]:
+    # One stretch for prediction and truth: what differs in the picture differs in the numbers.
+    source_limits, target_limits = limits_of(one.source_CHW, one.source), limits_of(one.target_CHW, one.target)
+    source = render(one.source_CHW, one.source, source_limits)
+    predicted = render(one.predicted_CHW, one.target, target_limits)
+    truth = render(one.target_CHW, one.target, target_limits)
+    masked = hide(source, one.mask_ij)
+    if one.source.name != one.target.name:
+        return [masked, source, predicted, truth]
+    pasted = paste(one.source_CHW, one.predicted_CHW, one.mask_ij)
+    return [masked, predicted, render(pasted, one.target, target_limits), truth]
