@@ -28,7 +28,7 @@ def draw_run(run_dir: Path, out: Path, num_samples: int, overrides: tuple[str, .
         draw_direction(out, stream, found, run.state.step) for stream, found in reconstruct_samples(run, num_samples)
     ]
     paths.append(loss_curves(rows, out / "loss-curves.png"))
-    if any("expert_load" in row for row in rows):
+    if any(row.get("expert_load") for row in rows):
         paths.append(expert_load_heatmap(rows, out / "expert-load.png"))
     return paths
 
