@@ -67,6 +67,7 @@ def run_training(config: TrainConfig) -> None:
     world = start_world()
     with ExitStack() as stack:
         stack.callback(stop_world)
+        assert_equal_on_all_ranks(world, "configuration", config_digest(config))
         run_dir = Path(config.run_dir)
         stack.enter_context(_own(run_dir, world))
         run = _assemble(config, world, run_dir)
@@ -140,8 +141,8 @@ def _train(run: Run, loader: Loader, tracker: Tracker | None, first_step: int) -
         lanes = next(batches)
         waited = time.perf_counter() - started
         if step == first_step:
-            layout = (config_digest(config), loader.state(step).plan_digest, [lane.layout() for lane in lanes])
-            assert_equal_on_all_ranks(world, "configuration, sample order or batch layout", layout)
+            layout = (loader.state(step).plan_digest, [lane.layout() for lane in lanes])
+            assert_equal_on_all_ranks(world, "order of samples or batch layout", layout)
         result = train_step(run.engine, lanes, layers, world, config.seed)
         _check_finite(result, step)
         done = step + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -40,7 +41,6 @@ def settings(shards: Path, run_dir: Path, *more: str) -> list[str]:
 
 
 def two_ranks(shards: Path, run_dir: Path, *more: str) -> list[str]:
-    # An odd port per run folder would do; letting the launcher pick its default keeps the user's command.
     return ["deepspeed", "--num_gpus", "2", *settings(shards, run_dir, *more)]
 
 
@@ -170,6 +170,25 @@ def test_what_cannot_work_is_refused_before_training(
     override: str, words: str, demo_shards: Path, tmp_path: Path
 ) -> None:
     refused(one_rank(demo_shards, tmp_path / "run", override), None, words)
+
+
+def test_ranks_that_disagree_stop_before_the_first_step(demo_shards: Path, tmp_path: Path) -> None:
+    processes = []
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    for rank in range(2):
+        environment = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        command = settings(demo_shards, tmp_path / "run", f"data.streams.rgb.sub_batch={4 * (rank + 1)}")
+        processes.append(
+            subprocess.Popen([BIN / "python", *command], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+        )
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 1
+        assert "rank 1 has another configuration than rank 0" in errors
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 @pytest.mark.slow
