@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 
-# Two processes with many threads each would fight over the cores.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Two processes with many threads each would fight over the cores; a GPU, where there is one, is for tests marked so.
+os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
 
 
 def run_command(*arguments: str | Path, check: bool = True, timeout: float = 280) -> subprocess.CompletedProcess[str]:

@@ -66,10 +66,8 @@ class StreamReader:
         """Reads that had to be repeated."""
 
     def close(self) -> None:
-        """Let readers that wait to try again give up, and free the encoded bytes."""
+        """Let threads that wait to read again give up."""
         self._closed.set()
-        with self._lock:
-            self._pieces.clear()
 
     def key(self, pick: Pick) -> str:
         """Return the key of a sample, from the sidecar alone."""

@@ -76,6 +76,8 @@ class Sidecar(StrictModel):
     samples: tuple[SampleEntry, ...]
     statistics: dict[str, list[BandStats]]
     rejected: tuple[Rejected, ...] = ()
+    rules: dict[str, int] = {}
+    """How often a stated rule changed what the archive held, e.g. {"alpha channel dropped": 3}."""
 
 
 class ShardEntry(StrictModel):
