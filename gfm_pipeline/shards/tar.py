@@ -74,3 +74,7 @@ class ShardTar:
         self._writer.close()
         self._stream.flush()
         return self._stream.size, self._stream.sha256.hexdigest()
+
+    def abandon(self) -> None:
+        """Give up: nothing more is written, and the tar is left without its end mark."""
+        self._writer.tarstream.fileobj.closed = True  # else tarfile writes to the closed file when collected

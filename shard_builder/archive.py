@@ -1,0 +1,251 @@
+"""Raw archives read in place: folders, zip, tar and tar.gz, member by member, without unpacking.
+
+Archives are hostile until proven otherwise. Only regular files are listed; links, devices and names that leave the
+archive are refused with a reason, and a read is bounded by a limit whatever a header claims. Nothing is written to
+disk under a name taken from an archive.
+
+A tar.gz cannot be entered in the middle. The plan reads it once, which lists its members, and keeps an index of
+points to resume decompression from (the indexed_gzip library); workers start from the nearest point.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Literal
+
+import indexed_gzip
+
+from gfm_pipeline.errors import ArchiveError, ItemError
+
+Kind = Literal["folder", "zip", "tar", "tar.gz"]
+SEEK_POINT_BYTES = 4 * 2**20
+"""Decompressed bytes between two points of a tar.gz index."""
+
+
+@dataclass(frozen=True)
+class MemberRef:
+    """Where the bytes of one item are."""
+
+    archive: str
+    """Path of the archive relative to the build's input; "" for a loose file."""
+    kind: Kind
+    member: str
+    """Name inside the archive; for a loose file its path relative to the input."""
+    size: int
+    offset: int = 0
+    """Of the content in the (decompressed) tar."""
+
+    @property
+    def source_file(self) -> str:
+        """How messages and records name the item."""
+        return f"{self.archive}!{self.member}" if self.archive else self.member
+
+
+@dataclass
+class Listing:
+    """What an archive holds: readable members, and the ones refused with the reason."""
+
+    members: list[MemberRef] = field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)
+
+
+def archive_kind(path: Path) -> Kind | None:
+    """Return the kind of archive that the name of `path` says it is, or None."""
+    name = path.name.lower()
+    if path.is_dir():
+        return "folder"
+    if name.endswith(".zip"):
+        return "zip"
+    if name.endswith((".tar.gz", ".tgz")):
+        return "tar.gz"
+    return "tar" if name.endswith(".tar") else None
+
+
+def list_archive(root: Path, relative: str, index_folder: Path) -> Listing:
+    """List the archive or folder `root / relative`; raise ArchiveError when it cannot be read to its end."""
+    path = root / relative if relative else root
+    kind = archive_kind(path)
+    if kind == "folder":
+        return _list_folder(root, relative)
+    if kind == "zip":
+        return _list_zip(path, relative)
+    if kind in ("tar", "tar.gz"):
+        return _list_tar(path, relative, kind, index_folder)
+    raise ArchiveError(f"{path} is neither a folder nor a .zip, .tar or .tar.gz archive.")
+
+
+class ArchiveReader:
+    """Reads members of the archives below `root`; keeps the last few archives open. For one process."""
+
+    def __init__(self, root: Path, index_folder: Path, max_member_bytes: int) -> None:
+        self._root = root
+        self._index_folder = index_folder
+        self._limit = max_member_bytes
+        self._open: dict[str, Any] = {}
+
+    def read(self, ref: MemberRef) -> bytes:
+        """Return the bytes of a member; raise ItemError when it is too large, cut short or damaged."""
+        if ref.size > self._limit:
+            raise ItemError(
+                f"{ref.source_file} has {ref.size} bytes, the limit is {self._limit}. Set max_member_bytes higher if "
+                "the file is genuine."
+            )
+        try:
+            data = self._read(ref)
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+            raise ItemError(f"cannot read {ref.source_file}: {error}") from error
+        if len(data) != ref.size:
+            raise ItemError(f"{ref.source_file} holds {len(data)} bytes, its archive says {ref.size}.")
+        return data
+
+    def close(self) -> None:
+        """Close all archives."""
+        for handle in self._open.values():
+            handle.close()
+        self._open.clear()
+
+    def _read(self, ref: MemberRef) -> bytes:
+        if ref.kind == "folder":
+            return _read_regular(self._root / ref.member, ref.size)
+        handle = self._handle(ref)
+        if ref.kind == "zip":
+            with handle.open(ref.member) as file:
+                # One byte more than announced: a member that goes on is a lie, not to be decompressed further.
+                data: bytes = file.read(ref.size + 1)
+                return data
+        handle.seek(ref.offset)
+        found: bytes = handle.read(ref.size)
+        return found
+
+    def _handle(self, ref: MemberRef) -> Any:
+        if ref.archive not in self._open:
+            path = self._root / ref.archive if ref.archive != "." else self._root
+            while len(self._open) >= 8:
+                self._open.pop(next(iter(self._open))).close()
+            self._open[ref.archive] = _open_archive(path, ref, self._index_folder)
+        return self._open[ref.archive]
+
+
+def index_path(index_folder: Path, relative: str) -> Path:
+    """Return where the seek points of the tar.gz `relative` are kept."""
+    return index_folder / f"{hashlib.sha256(relative.encode()).hexdigest()[:16]}.gzidx"
+
+
+def unsafe_reason(name: str) -> str | None:
+    """Return why a member name is refused, or None for a plain relative one."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if name.startswith(("/", "\\")) or (parts and parts[0].endswith(":")):
+        return "absolute path"
+    if ".." in parts:
+        return "path that leaves the archive"
+    if "\0" in name or not name.strip():
+        return "empty or damaged name"
+    return None
+
+
+def _open_archive(path: Path, ref: MemberRef, index_folder: Path) -> Any:
+    if ref.kind == "zip":
+        return zipfile.ZipFile(path)
+    if ref.kind == "tar":
+        return path.open("rb")
+    return indexed_gzip.IndexedGzipFile(str(path), index_file=str(index_path(index_folder, ref.archive)))
+
+
+def _read_regular(path: Path, limit: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(limit + 1)
+
+
+def _list_folder(root: Path, relative: str) -> Listing:
+    listing = Listing()
+    top = root / relative if relative else root
+    for folder, names, files in os.walk(top, followlinks=False):
+        names.sort()
+        for name in sorted([*files, *(n for n in names if (Path(folder) / n).is_symlink())]):
+            path = Path(folder) / name
+            inside = path.relative_to(root).as_posix()
+            if path.is_symlink() or not path.is_file():
+                listing.refused.append((inside, "link or special file"))
+            else:
+                listing.members.append(MemberRef("", "folder", inside, path.stat().st_size))
+    return listing
+
+
+def _list_zip(path: Path, relative: str) -> Listing:
+    listing = Listing()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                if info.is_dir():
+                    continue
+                reason = unsafe_reason(info.filename)
+                if reason is None and (info.external_attr >> 16) & 0o170000 == 0o120000:
+                    reason = "link"
+                if reason is None and info.flag_bits & 1:
+                    reason = "encrypted"
+                if reason is not None:
+                    listing.refused.append((info.filename, reason))
+                else:
+                    listing.members.append(MemberRef(relative, "zip", info.filename, info.file_size))
+    except (OSError, zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
+        raise ArchiveError(f"{path} is no readable zip archive: {error}. Copy or download it again.") from error
+    return listing
+
+
+def _list_tar(path: Path, relative: str, kind: Literal["tar", "tar.gz"], index_folder: Path) -> Listing:
+    listing = Listing()
+    last = "none"
+    try:
+        with _tar_stream(path, kind) as stream:
+            with tarfile.open(fileobj=stream, mode="r:") as archive:
+                for info in archive:
+                    last = info.name
+                    if info.isdir():
+                        continue
+                    reason = unsafe_reason(info.name) or (None if info.isreg() else "link or device")
+                    if reason is not None:
+                        listing.refused.append((info.name, reason))
+                    else:
+                        listing.members.append(MemberRef(relative, kind, info.name, info.size, info.offset_data))
+                    archive.members = []  # tarfile keeps every header otherwise
+                end = archive.offset  # type: ignore[attr-defined]
+            _check_end(stream, end)
+            if isinstance(stream, indexed_gzip.IndexedGzipFile):
+                stream.build_full_index()  # reads to the end of the file, which checks its checksum
+                index_folder.mkdir(parents=True, exist_ok=True)
+                stream.export_index(str(index_path(index_folder, relative)))
+    except (OSError, EOFError, tarfile.TarError, zlib.error, RuntimeError, ValueError) as error:
+        raise ArchiveError(
+            f"{path} is damaged or cut short: {error} (last member read: {last}, {len(listing.members)} intact before "
+            "it). Copy or download it again."
+        ) from error
+    return listing
+
+
+def _tar_stream(path: Path, kind: Literal["tar", "tar.gz"]) -> IO[bytes]:
+    if kind == "tar":
+        return path.open("rb")
+    if path.stat().st_size == 0:
+        raise EOFError("the file is empty")
+    stream: IO[bytes] = indexed_gzip.IndexedGzipFile(str(path), spacing=SEEK_POINT_BYTES)
+    return stream
+
+
+def _check_end(stream: IO[bytes], near: int) -> None:
+    """Raise EOFError unless a zero block, tar's end mark, stands where the last member ends.
+
+    tarfile takes a file that stops between two members for a complete one.
+    """
+    stream.seek(max(0, near - tarfile.BLOCKSIZE))
+    tail = stream.read(3 * tarfile.BLOCKSIZE)
+    if bytes(tarfile.BLOCKSIZE) not in (
+        tail[i : i + tarfile.BLOCKSIZE] for i in range(0, len(tail), tarfile.BLOCKSIZE)
+    ):
+        raise EOFError("the end-of-archive mark is missing")

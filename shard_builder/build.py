@@ -1,0 +1,230 @@
+"""A build from configuration to manifest.
+
+scan -> plan -> shards (any executor, resumable) -> failures.jsonl, catalog.parquet -> manifest.json, written last.
+What a build needs while it is under way lies in OUTPUT/.build and is gone when the manifest is there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gfm_pipeline.errors import ConfigError, ShardError, StorageError
+from gfm_pipeline.shards import CATALOG_PATH, FAILURES_PATH, MANIFEST_PATH, SHARDS_PREFIX
+from gfm_pipeline.shards.manifest import (
+    Manifest,
+    Rejected,
+    ShardEntry,
+    Sidecar,
+    dump_document,
+    load_manifest,
+    load_sidecar,
+    sidecar_path,
+    tar_path,
+)
+from gfm_pipeline.shards.stats import merge
+from gfm_pipeline.storage import LocalStore
+from gfm_pipeline.storage.local import TEMPORARY_PREFIX
+from shard_builder.catalog import make_catalog
+from shard_builder.config import BuildConfig, resolve_sensors
+from shard_builder.executors.executor import EXECUTORS
+from shard_builder.plan import BuildPlan, ShardTask, plan_build
+from shard_builder.source import SOURCES, Scan, scan_input
+from shard_builder.write import TaskResult
+
+WORK = ".build"
+
+
+@dataclass
+class BuildReport:
+    """What a build did, for people and for exit codes."""
+
+    manifest: Manifest
+    scan: Scan | None = None
+    """None when the collection was already complete."""
+    plan: BuildPlan | None = None
+    rejected: list[Rejected] = field(default_factory=list)
+    resumed_shards: int = 0
+    seconds: float = 0.0
+
+
+Progress = Callable[[str, int, int], None]
+"""Told (event, done, total): "scan", "shard" after every committed shard."""
+
+
+def build_collection(config: BuildConfig, fresh: bool, progress: Progress) -> BuildReport:
+    """Build, or finish building, the configured collection.
+
+    Raises ConfigError when the output holds another collection and `fresh` is not set; other GfmErrors for bad input.
+    """
+    started = time.perf_counter()
+    sensors = SOURCES.get(config.source).sensors
+    resolve_sensors(config, sensors)
+    EXECUTORS.get(config.executor)
+    out = Path(config.output)
+    store = LocalStore(out)
+    with _own(out):
+        if fresh:
+            _clear(out)
+        if store.exists(MANIFEST_PATH):
+            return BuildReport(_check_finished(store, config))
+        progress("scan", 0, 0)
+        _sweep(out)
+        scan = scan_input(config, out / WORK)
+        plan = plan_build(config, scan, sensors)
+        done = [task for task in plan.tasks if _is_committed(store, task)]
+        _check_foreign(store, plan, done)
+        _write_shards(config, plan, len(done), [task for task in plan.tasks if task not in done], progress)
+        sidecars = [load_sidecar(store, task.name) for task in plan.tasks]
+        rejected = [*scan.rejected, *plan.dropped, *(item for sidecar in sidecars for item in sidecar.rejected)]
+        manifest = _manifest(config, scan, plan, sidecars)
+        store.put(FAILURES_PATH, b"".join(dump_document(item) for item in rejected))
+        store.put(CATALOG_PATH, make_catalog(store, sidecars))
+        _sweep(out)
+        store.put(MANIFEST_PATH, dump_document(manifest))
+    return BuildReport(manifest, scan, plan, rejected, len(done), time.perf_counter() - started)
+
+
+def _write_shards(
+    config: BuildConfig, plan: BuildPlan, done: int, tasks: list[ShardTask], progress: Progress
+) -> list[TaskResult]:
+    path = Path(config.input)
+    root = path if path.is_dir() else path.parent
+    results: list[TaskResult] = []
+    progress("shard", done, len(plan.tasks))
+    executor = EXECUTORS.get(config.executor)()
+    for result in executor.run(tasks, config, root, Path(config.output) / WORK):
+        results.append(result)
+        progress("shard", done + len(results), len(plan.tasks))
+    return results
+
+
+def _manifest(config: BuildConfig, scan: Scan, plan: BuildPlan, sidecars: list[Sidecar]) -> Manifest:
+    present = [sensor for sensor in SOURCES.get(config.source).sensors if any(sensor in s.sensors for s in sidecars)]
+    specs = resolve_sensors(config, SOURCES.get(config.source).sensors)
+    packed = sum(len(sidecar.samples) for sidecar in sidecars)
+    unpaired = {sample.key for sample, _ in plan.unpaired}
+    counts = {
+        "items_found": scan.items,
+        "items_rejected": len(scan.rejected),
+        "samples_planned": len(scan.samples),
+        "samples_packed": packed,
+        "samples_rejected": sum(len(sidecar.rejected) for sidecar in sidecars),
+        "samples_unpaired": len(unpaired),
+        "samples_dropped": len(plan.dropped),
+    }
+    for sidecar in sidecars:
+        for rule, count in sidecar.rules.items():
+            counts[f"rule: {rule}"] = counts.get(f"rule: {rule}", 0) + count
+    return Manifest(
+        name=config.collection,
+        source=config.source,
+        sensors={sensor: specs[sensor] for sensor in present},
+        num_samples=packed,
+        samples_with={s: sum(len(sidecar.samples) for sidecar in sidecars if s in sidecar.sensors) for s in present},
+        shards=tuple(_shard_entry(sidecar) for sidecar in sidecars),
+        statistics={
+            sensor: merge(part for sidecar in sidecars if (part := sidecar.statistics.get(sensor)))
+            for sensor in present
+        },
+        inputs=tuple(scan.inputs),
+        build_digest=config.digest(),
+        counts=counts,
+    )
+
+
+def _shard_entry(sidecar: Sidecar) -> ShardEntry:
+    return ShardEntry(
+        name=sidecar.name,
+        sensors=sidecar.sensors,
+        samples=len(sidecar.samples),
+        bytes=sidecar.tar_bytes,
+        sha256=sidecar.tar_sha256,
+        sidecar_sha256=hashlib.sha256(dump_document(sidecar)).hexdigest(),
+    )
+
+
+def _is_committed(store: LocalStore, task: ShardTask) -> bool:
+    """Return whether the shard is there as this plan wants it."""
+    if not store.exists(sidecar_path(task.name)):
+        return False
+    try:
+        sidecar = load_sidecar(store, task.name)
+    except ShardError:
+        return False
+    tar = store.root / tar_path(task.name)
+    return sidecar.task_digest == task.digest and tar.is_file() and tar.stat().st_size == sidecar.tar_bytes
+
+
+def _check_finished(store: LocalStore, config: BuildConfig) -> Manifest:
+    manifest = load_manifest(store)
+    if manifest.build_digest != config.digest() or manifest.source != config.source:
+        raise ConfigError(
+            f"{store.url} holds the collection {manifest.name}, built from {manifest.source} with another "
+            "configuration. Set output to another folder, or give --fresh to replace it."
+        )
+    path = Path(config.input)
+    root = path if path.is_dir() else path.parent
+    for item in manifest.inputs:
+        archive = root / item.path
+        if archive.is_file() and archive.stat().st_size != item.bytes:
+            raise ConfigError(
+                f"{archive} has {archive.stat().st_size} bytes, {store.url} was built from one of {item.bytes}. "
+                "Set output to another folder, or give --fresh to build again."
+            )
+    return manifest
+
+
+def _check_foreign(store: LocalStore, plan: BuildPlan, done: list[ShardTask]) -> None:
+    """Raise ConfigError when the folder holds committed shards that this plan would not write."""
+    known = {sidecar_path(task.name) for task in done}
+    foreign = [path for path in store.list(SHARDS_PREFIX) if path.endswith(".json") and path not in known]
+    if foreign:
+        raise ConfigError(
+            f"{store.url} holds {len(foreign)} shards of another plan (first: {foreign[0]}): the configuration or the "
+            "input has changed since. Set output to another folder, or give --fresh to start over."
+        )
+
+
+def _clear(out: Path) -> None:
+    """Remove what a build writes, and nothing else."""
+    for name in (MANIFEST_PATH, CATALOG_PATH, FAILURES_PATH):
+        (out / name).unlink(missing_ok=True)
+    if (out / SHARDS_PREFIX).is_dir():
+        shutil.rmtree(out / SHARDS_PREFIX)
+
+
+def _sweep(out: Path) -> None:
+    """Remove unfinished writes of processes that are gone."""
+    for folder in (out, out / SHARDS_PREFIX):
+        for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+            leftover.unlink()
+
+
+@contextmanager
+def _own(out: Path) -> Iterator[None]:
+    """Hold the output's lock; remove the work folder when the collection is complete."""
+    work = out / WORK
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        lock = (work / "lock").open("w")
+    except OSError as error:
+        raise StorageError(
+            f"cannot write to {out}: {error.strerror}. Set output to a folder you may write to."
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StorageError(
+                f"another build is writing to {out}; wait for it, or set output to another folder."
+            ) from error
+        yield
+        if (out / MANIFEST_PATH).exists():
+            shutil.rmtree(work)

@@ -1,0 +1,82 @@
+"""Where a raster lies, as its GeoTIFF tags say. What they do not say is not guessed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from pyproj import Transformer
+from pyproj.exceptions import ProjError
+
+Affine = tuple[float, float, float, float, float, float]
+"""(a, b, c, d, e, f): x = a*col + b*row + c, y = d*col + e*row + f, of a pixel's upper left corner."""
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """Coordinate reference system and transform of a raster."""
+
+    crs: str
+    transform: Affine
+
+    def window(self, row: int, column: int) -> Georeference:
+        """Return the georeference of the part that starts at (row, column)."""
+        a, b, c, d, e, f = self.transform
+        return Georeference(self.crs, (a, b, a * column + b * row + c, d, e, d * column + e * row + f))
+
+    def footprint(self, height: int, width: int) -> tuple[tuple[float, float], ...] | None:
+        """Return the corners (longitude, latitude), counter-clockwise; None where the system is unknown to PROJ."""
+        a, b, c, d, e, f = self.transform
+        corners = [(0, height), (width, height), (width, 0), (0, 0)]
+        points = [(a * x + b * y + c, d * x + e * y + f) for x, y in corners]
+        try:
+            to_wgs84 = _transformer(self.crs)
+            return tuple(to_wgs84.transform(x, y) for x, y in points)
+        except ProjError:
+            return None
+
+    @property
+    def gsd_m(self) -> float | None:
+        """Pixel size in metres for a projected system; None for a geographic one."""
+        return abs(self.transform[0]) if _is_projected(self.crs) else None
+
+
+def read_georeference(page: Any) -> Georeference | None:
+    """Return the georeference of a tifffile page, or None when its tags do not give one."""
+    tags = page.geotiff_tags or {}
+    code = tags.get("ProjectedCSTypeGeoKey") or tags.get("GeographicTypeGeoKey")
+    transform = _transform(tags)
+    if code is None or transform is None or int(code) in (0, 32767):
+        return None
+    if int(tags.get("GTRasterTypeGeoKey", 1)) == 2:  # coordinates are of pixel centres
+        a, b, c, d, e, f = transform
+        transform = (a, b, c - (a + b) / 2, d, e, f - (d + e) / 2)
+    return Georeference(f"EPSG:{int(code)}", transform)
+
+
+def _transform(tags: dict[str, Any]) -> Affine | None:
+    matrix = tags.get("ModelTransformation")
+    if matrix is not None:
+        flat = [float(value) for row in matrix for value in (row if hasattr(row, "__len__") else [row])]
+        return flat[0], flat[1], flat[3], flat[4], flat[5], flat[7]
+    scale, tie = tags.get("ModelPixelScale"), tags.get("ModelTiepoint")
+    if scale is None or tie is None or len(tie) != 6:
+        return None
+    column, row, _, x, y, _ = (float(value) for value in tie)
+    return float(scale[0]), 0.0, x - column * scale[0], 0.0, -float(scale[1]), y + row * scale[1]
+
+
+@lru_cache(maxsize=64)
+def _transformer(crs: str) -> Transformer:
+    return Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
+
+
+@lru_cache(maxsize=64)
+def _is_projected(crs: str) -> bool:
+    from pyproj import CRS
+
+    try:
+        return bool(CRS(crs).is_projected)
+    except ProjError:
+        return False

@@ -1,0 +1,144 @@
+"""Encoded images (jpg, png, tif) to rasters, and large ones to tiles. Shared by the sources."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import imagecodecs
+import numpy as np
+import tifffile
+from PIL import Image
+
+from gfm_pipeline.errors import ItemError
+from gfm_pipeline.shards.codec import Raster
+from shard_builder.archive import MemberRef
+from shard_builder.config import BuildConfig
+from shard_builder.georeference import Georeference, read_georeference
+from shard_builder.source import Decoded, Window
+
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "tif", "tiff")
+MAX_PIXELS = 2**31
+"""A header that claims more is refused before anything is decoded."""
+
+
+def extension_of(name: str) -> str:
+    """Return the lower-case extension of a member name without its dot."""
+    return name.rpartition(".")[2].lower() if "." in name else ""
+
+
+_MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"II*\0": "tif", b"MM\0*": "tif", b"II+\0": "tif", b"MM\0+": "tif"}
+
+
+def image_format(data: bytes, ref: MemberRef) -> str:
+    """Return "jpg", "png" or "tif" by the first bytes: names of archive members are not to be relied on."""
+    for magic, name in _MAGIC.items():
+        if data.startswith(magic):
+            return name
+    raise ItemError(f"{ref.source_file} is no JPEG, PNG or TIFF: it begins with {data[:8].hex() or 'nothing'}.")
+
+
+def image_size(data: bytes, ref: MemberRef) -> tuple[int, int]:
+    """Return (height, width) from an image's header; raise ItemError when there is none."""
+    kind = image_format(data, ref)
+    try:
+        if kind == "tif":
+            with tifffile.TiffFile(io.BytesIO(data)) as tif:
+                page = tif.pages.first
+                return int(page.imagelength), int(page.imagewidth)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as image:
+                return image.height, image.width
+    except Exception as error:  # every library raises its own types for bytes that are no image
+        raise ItemError(f"{ref.source_file} is no readable image: {_reason(error)}") from error
+
+
+def decode_rgb(data: bytes, ref: MemberRef) -> Decoded:
+    """Return an 8-bit RGB raster [3,H,W].
+
+    Stated rules: an alpha channel is dropped, a grey image repeated to three bands. Anything else is an ItemError.
+    """
+    kind = image_format(data, ref)
+    georeference: Georeference | None = None
+    try:
+        if kind == "tif":
+            image, georeference = _decode_tiff(data, ref)
+        elif kind == "png":
+            image = imagecodecs.png_decode(data)
+        else:
+            image = imagecodecs.jpeg8_decode(data)
+    except ItemError:
+        raise
+    except Exception as error:
+        raise ItemError(f"{ref.source_file} cannot be decoded: {_reason(error)}") from error
+    if image.dtype != np.uint8:
+        raise ItemError(f"{ref.source_file} has {image.dtype} pixels, expected 8-bit RGB.")
+    image, rule = _three_bands(image, kind, ref)
+    raster = np.ascontiguousarray(image.transpose(2, 0, 1))
+    original = ("jpg", data) if kind == "jpg" and rule is None else None
+    return Decoded(raster, georeference, original, (rule,) if rule else ())
+
+
+def decode_tiff(data: bytes, ref: MemberRef) -> Decoded:
+    """Return the raster [C,H,W] of a TIFF with its bands last, first or alone."""
+    try:
+        image, georeference = _decode_tiff(data, ref)
+    except ItemError:
+        raise
+    except Exception as error:
+        raise ItemError(f"{ref.source_file} cannot be decoded: {_reason(error)}") from error
+    return Decoded(np.ascontiguousarray(image.transpose(2, 0, 1)), georeference)
+
+
+def tile_windows(height: int, width: int, config: BuildConfig) -> list[Window]:
+    """Return the windows of square tiles over an image, row by row.
+
+    Tiles start every `stride_px`. With `edge: shift` the last one of a row or column ends at the border, so that
+    every pixel is in a tile; with `drop` what is left over is in none. Raises ItemError for an image that is smaller
+    than a tile in one direction.
+    """
+    if height < config.tile_px or width < config.tile_px:
+        raise ItemError(f"{height} x {width} px is too small for a tile of {config.tile_px} px; set tile_px lower")
+    rows, columns = (_starts(length, config) for length in (height, width))
+    return [(row, column, config.tile_px, config.tile_px) for row in rows for column in columns]
+
+
+def _starts(length: int, config: BuildConfig) -> list[int]:
+    last = length - config.tile_px
+    starts = list(range(0, last + 1, config.stride_px or config.tile_px))
+    if config.edge == "shift" and starts[-1] != last:
+        starts.append(last)
+    return starts
+
+
+def _decode_tiff(data: bytes, ref: MemberRef) -> tuple[Raster, Georeference | None]:
+    """Return the image [H,W,C] of the first page and its georeference."""
+    with tifffile.TiffFile(io.BytesIO(data)) as tif:
+        page = tif.pages.first
+        pixels = int(np.prod(page.shape))
+        if pixels > MAX_PIXELS or pixels * page.dtype.itemsize > 4096 * max(len(data), 1):
+            raise ItemError(f"{ref.source_file} claims {page.shape} pixels in {len(data)} bytes: refused as a bomb.")
+        image = page.asarray(maxworkers=1)
+        if image.ndim == 2:
+            image = image[..., None]
+        elif page.axes.startswith("S"):  # bands stored one after another
+            image = image.transpose(1, 2, 0)
+        return image, read_georeference(page)
+
+
+def _three_bands(image: Raster, kind: str, ref: MemberRef) -> tuple[Raster, str | None]:
+    if image.ndim == 2:
+        image = image[..., None]
+    bands = image.shape[2]
+    if bands == 3:
+        return image, None
+    if bands == 4 and kind != "jpg":
+        return image[..., :3], "alpha channel dropped"
+    if bands in (1, 2):
+        return np.repeat(image[..., :1], 3, axis=2), "grey repeated to three bands"
+    raise ItemError(f"{ref.source_file} has {bands} bands, expected RGB, RGBA or grey.")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

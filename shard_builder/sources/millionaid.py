@@ -1,0 +1,20 @@
+"""MillionAID: a million RGB scenes for classification.
+
+Long et al., "On creating benchmark dataset for aerial image interpretation", JSTARS 2021. Published as zips of
+`test/P*.jpg` (no labels) and of class folders.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+from shard_builder.image_archive import ImageArchive
+from shard_builder.source import SOURCES
+
+
+@SOURCES.register("millionaid")
+class MillionAID(ImageArchive):
+    """`millionaid*.zip`, `Million-AID*.zip` or a folder of that name."""
+
+    archive_names: ClassVar[re.Pattern[str]] = re.compile(r"million[-_ ]?aid[^.]*(\.zip)?$")

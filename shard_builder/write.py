@@ -1,0 +1,239 @@
+"""Write one shard: read, check, encode, tar, then the sidecar that commits it.
+
+The tar is written under a temporary name, synced and renamed; the sidecar follows. A process that dies in between
+leaves a temporary file or a tar without sidecar, and the shard is written again, to the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gfm_pipeline.errors import ItemError, StorageError
+from gfm_pipeline.sensors import SensorSpec
+from gfm_pipeline.shards import SHARDS_PREFIX, codec, stats
+from gfm_pipeline.shards.codec import Raster
+from gfm_pipeline.shards.manifest import (
+    RasterMember,
+    Rejected,
+    SampleEntry,
+    Sidecar,
+    dump_document,
+    sidecar_path,
+    tar_path,
+)
+from gfm_pipeline.shards.sample import SampleRecord, SensorRecord
+from gfm_pipeline.shards.tar import ShardTar
+from gfm_pipeline.storage import LocalStore
+from gfm_pipeline.storage.local import TEMPORARY_PREFIX
+from shard_builder.archive import ArchiveReader
+from shard_builder.config import BuildConfig, codec_of, resolve_sensors
+from shard_builder.plan import ShardTask
+from shard_builder.source import SOURCES, Decoded, PlannedRaster, PlannedSample, Source
+
+DECODED_IMAGES_KEPT = 4
+"""Tiles of one image follow each other: the last few decoded images stay in memory."""
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What a worker says of a committed shard."""
+
+    name: str
+    samples: int
+    bytes: int
+    rejected: int
+
+
+class ShardWriter:
+    """Writes shards of one build; one per process."""
+
+    def __init__(self, config: BuildConfig, root: Path, index_folder: Path) -> None:
+        self._config = config
+        source = SOURCES.get(config.source)
+        self._source: Source = source()
+        self._specs = resolve_sensors(config, source.sensors)
+        self._reader = ArchiveReader(root, index_folder, config.max_member_bytes)
+        self._store = LocalStore(Path(config.output))
+        self._decoded: OrderedDict[str, Decoded] = OrderedDict()
+
+    def write(self, task: ShardTask) -> TaskResult:
+        """Write and commit one shard; raise ItemError for a bad item when the policy is `fail`."""
+        folder = Path(self._config.output) / SHARDS_PREFIX
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=".tar", dir=folder)
+            temporary = Path(name)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    shard = _ShardUnderWay(ShardTar(file), task, self._specs)
+                    try:
+                        for sample in task.samples:
+                            self._add(shard, sample)
+                    except BaseException:
+                        shard.tar.abandon()
+                        raise
+                    size, sha256 = shard.tar.close()
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.chmod(0o644)
+                self._store.put_file(tar_path(task.name), temporary)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except StorageError:
+            raise
+        except OSError as error:
+            raise StorageError(
+                f"cannot write shard {task.name} to {folder}: {error.strerror or error}. Nothing of it was committed; "
+                "mend the cause and run the same command again."
+            ) from error
+        self._store.put(sidecar_path(task.name), dump_document(shard.sidecar(size, sha256)))
+        return TaskResult(task.name, len(shard.entries), size, len(shard.rejected))
+
+    def close(self) -> None:
+        """Close the archives."""
+        self._reader.close()
+
+    def _add(self, shard: _ShardUnderWay, sample: PlannedSample) -> None:
+        try:
+            decoded = {name: self._decode(raster, name) for name, raster in sample.rasters.items()}
+        except ItemError as error:
+            if self._config.on_error == "fail":
+                raise
+            first = next(iter(sample.rasters.values())).ref
+            shard.rejected.append(
+                Rejected(
+                    item=sample.key,
+                    source_file=first.source_file,
+                    reason=str(error),
+                    policy="on_error=skip",
+                    shard=shard.task.name,
+                )
+            )
+            return
+        shard.add(sample, decoded, {name: codec_of(self._config, name) for name in decoded})
+
+    def _decode(self, raster: PlannedRaster, sensor: str) -> Decoded:
+        """Return the raster of one sensor of a sample, cut to its window and checked against the specification."""
+        cache_key = f"{sensor}:{raster.ref.source_file}"
+        whole = self._decoded.pop(cache_key, None)
+        if whole is None:
+            whole = self._source.decode(self._reader.read(raster.ref), raster.ref, sensor)
+            _check(whole.raster, self._specs[sensor], raster.ref.source_file)
+        if raster.window is None:
+            return whole
+        self._decoded[cache_key] = whole
+        while len(self._decoded) > DECODED_IMAGES_KEPT:
+            self._decoded.popitem(last=False)
+        row, column, height, width = raster.window
+        tile = np.ascontiguousarray(whole.raster[:, row : row + height, column : column + width])
+        placed = whole.georeference.window(row, column) if whole.georeference else None
+        return Decoded(tile, placed, None, whole.rules)
+
+
+class _ShardUnderWay:
+    """Entries, statistics and rejected items of a shard while it is written."""
+
+    def __init__(self, tar: ShardTar, task: ShardTask, specs: Mapping[str, SensorSpec]) -> None:
+        self.tar = tar
+        self.task = task
+        self.entries: list[SampleEntry] = []
+        self.rejected: list[Rejected] = []
+        self._specs = specs
+        self._rules: Counter[str] = Counter()
+        self._statistics: dict[str, list[stats.BandStats]] = {sensor: [] for sensor in task.sensors}
+
+    def add(self, sample: PlannedSample, decoded: Mapping[str, Decoded], codecs: Mapping[str, str]) -> None:
+        """Append one sample."""
+        members: dict[str, bytes] = {}
+        extensions: dict[str, str] = {}
+        for sensor, item in decoded.items():
+            extension, data = item.original or (codecs[sensor], codec.encode(item.raster, codecs[sensor]))
+            extensions[sensor] = extension
+            members[f"{sensor}.{extension}"] = data
+            self._rules.update(item.rules)
+            measured = stats.measure(item.raster, self._specs[sensor].bands)
+            self._statistics[sensor] = stats.merge([part for part in (self._statistics[sensor], measured) if part])
+        record = _record(sample, decoded, extensions, self._specs)
+        members["json"] = dump_document(record)
+        written = self.tar.add(sample.key, members)
+        self.entries.append(
+            SampleEntry(
+                key=sample.key,
+                meta=written["json"],
+                sensors={
+                    sensor: RasterMember(
+                        **written[f"{sensor}.{extensions[sensor]}"].model_dump(),
+                        dtype=str(item.raster.dtype),
+                        shape=item.raster.shape,
+                    )
+                    for sensor, item in decoded.items()
+                },
+            )
+        )
+
+    def sidecar(self, tar_bytes: int, tar_sha256: str) -> Sidecar:
+        """Return the commit record."""
+        return Sidecar(
+            name=self.task.name,
+            sensors=self.task.sensors,
+            task_digest=self.task.digest,
+            tar_bytes=tar_bytes,
+            tar_sha256=tar_sha256,
+            samples=tuple(self.entries),
+            statistics=self._statistics,
+            rejected=tuple(self.rejected),
+            rules=dict(sorted(self._rules.items())),
+        )
+
+
+def _record(
+    sample: PlannedSample, decoded: Mapping[str, Decoded], codecs: Mapping[str, str], specs: Mapping[str, SensorSpec]
+) -> SampleRecord:
+    place = next((item for item in decoded.values() if item.georeference), None)
+    georeference = place.georeference if place else None
+    return SampleRecord(
+        key=sample.key,
+        sensors={
+            sensor: SensorRecord(
+                bands=specs[sensor].bands,
+                shape=item.raster.shape,
+                dtype=str(item.raster.dtype),
+                codec=codecs[sensor],
+                gsd_m=(item.georeference.gsd_m if item.georeference else None) or specs[sensor].gsd_m,
+                source_file=sample.rasters[sensor].ref.source_file,
+                window=sample.rasters[sensor].window,
+            )
+            for sensor, item in decoded.items()
+        },
+        crs=georeference.crs if georeference else None,
+        transform=georeference.transform if georeference else None,
+        footprint=georeference.footprint(*place.raster.shape[-2:]) if georeference and place else None,
+        labels=sample.labels,
+    )
+
+
+def _check(raster: Raster, spec: SensorSpec, where: str) -> None:
+    bands = raster.shape[0]
+    if bands != len(spec.bands):
+        raise ItemError(
+            f"{spec.name} has {bands} bands in {where}, the sensor declares {len(spec.bands)} "
+            f"({', '.join(spec.bands)}). Set sensors.{spec.name}.bands, or drop the file with on_error=skip."
+        )
+    if str(raster.dtype) != spec.dtype:
+        raise ItemError(
+            f"{spec.name} has {raster.dtype} pixels in {where}, the sensor declares {spec.dtype}. "
+            f"Set sensors.{spec.name}.dtype, or drop the file with on_error=skip."
+        )
+    if raster.dtype.kind == "f" and not np.isfinite(raster).all():
+        count = int((~np.isfinite(raster)).sum())
+        raise ItemError(
+            f"{spec.name} has {count} pixels that are NaN or infinite in {where}, expected numbers only. "
+            "Drop the file with on_error=skip."
+        )
