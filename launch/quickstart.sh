@@ -62,7 +62,7 @@ ranks=$gpus
 if [ "$gpus" = 0 ]; then
     ranks=2
     # One thread per process: two processes with more would fight over the cores.
-    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} CUDA_VISIBLE_DEVICES="" DS_ACCELERATOR=cpu
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} DS_ACCELERATOR=cpu
 else
     experts_apart=4
     while [ $((ranks % experts_apart)) != 0 ]; do experts_apart=$((experts_apart / 2)); done

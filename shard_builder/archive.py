@@ -214,8 +214,8 @@ def _list_tar(path: Path, relative: str, kind: Literal["tar", "tar.gz"], index_f
                         listing.refused.append((info.name, reason))
                     else:
                         listing.members.append(MemberRef(relative, kind, info.name, info.size, info.offset_data))
-                    archive.members = []  # tarfile keeps every header otherwise
-                end = archive.offset  # type: ignore[attr-defined]
+                    archive.members = []  # type: ignore[attr-defined]  # tarfile keeps every header otherwise
+                end = archive.offset
             _check_end(stream, end)
             if isinstance(stream, indexed_gzip.IndexedGzipFile):
                 stream.build_full_index()  # reads to the end of the file, which checks its checksum

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from shard_builder.build import BuildReport
 from shard_builder.config import BuildConfig
+from shard_builder.source import Scan
 
 LISTED = 20
 """Names printed of a long list; failures.jsonl has all."""
@@ -35,9 +36,7 @@ def describe(report: BuildReport, config: BuildConfig) -> Iterator[str]:
     for name, count in counts.items():
         if name.startswith("rule: "):
             yield f"  {count} images: {name.removeprefix('rule: ')}"
-    if report.scan.ignored:
-        yield f"  not read ({len(report.scan.ignored)}):"
-        yield from _some([f"{i.path}: {_files(i.files)}{i.reason}" for i in report.scan.ignored])
+    yield from _ignored(report.scan)
     yield "  sensor   band        samples       mean        std        min        max"
     for sensor, bands in manifest.statistics.items():
         for band in bands:
@@ -53,12 +52,19 @@ def _unpaired(report: BuildReport, config: BuildConfig) -> Iterator[str]:
         yield from _some([f"{sample.key} has no {', '.join(missing)}" for sample, missing in report.plan.unpaired])
 
 
+def _ignored(scan: Scan) -> Iterator[str]:
+    """Say what the input holds beside, one line per reason."""
+    by_reason: dict[str, list[str]] = {}
+    for item in scan.ignored:
+        named = f"{item.path} ({item.files} files inside)" if item.files > 1 else item.path
+        by_reason.setdefault(item.reason, []).append(named)
+    for reason, names in by_reason.items():
+        more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+        yield f"  not read, {reason}: {', '.join(names[:LISTED])}{more}"
+
+
 def _some(lines: list[str]) -> Iterator[str]:
     for line in lines[:LISTED]:
         yield f"    {line}"
     if len(lines) > LISTED:
         yield f"    ... and {len(lines) - LISTED} more"
-
-
-def _files(count: int) -> str:
-    return f"{count} files, " if count > 1 else ""

@@ -46,6 +46,7 @@ def start_world() -> World:
     Raises ConfigError when the launcher's environment is incomplete.
     """
     import deepspeed
+    from deepspeed.accelerator import get_accelerator
 
     launched = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name in os.environ]
     if not launched:
@@ -55,7 +56,7 @@ def start_world() -> World:
             f"the environment sets {', '.join(launched)} but not all of RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT: "
             "start with deepspeed, torchrun, or none of them set."
         )
-    cuda = torch.cuda.is_available()
+    cuda = get_accelerator().device_name() == "cuda"  # DS_ACCELERATOR=cpu leaves the GPUs alone
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if cuda:
         torch.cuda.set_device(local_rank)
