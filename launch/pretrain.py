@@ -6,6 +6,7 @@ The command is the same for a new run and for one that was stopped: a run found 
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import click
@@ -19,7 +20,9 @@ from gfm_pipeline.command_line import run
 @click.option("--local_rank", type=int, hidden=True, help="Given by the deepspeed launcher; LOCAL_RANK says the same.")
 def pretrain(path: Path, overrides: tuple[str, ...], local_rank: int | None) -> None:
     """Pretrain a model as CONFIG says."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # What is true of the data or the configuration is true on every rank; one of them says it.
+    level = logging.WARNING if os.environ.get("RANK", "0") == "0" else logging.ERROR
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
     from gfm_pipeline.config import load_config
     from gfm_pipeline.train.config import TrainConfig
 
