@@ -112,6 +112,13 @@ class MsGFM(nn.Module):
         image_BCHW: Tensor = self.decoders[sensor](features_BijD)
         return image_BCHW
 
+    def nothing_from(self, sensor: str) -> Tensor:
+        """Return a zero that gives every parameter of a decoder a gradient of zeros.
+
+        For a step that asks nothing of the decoder: all ranks then reduce the same parameters in the same order.
+        """
+        return 0.0 * torch.stack([parameter.sum() for parameter in self.decoders[sensor].parameters()]).sum()
+
     def _embed(self, item: SensorImages) -> Tensor:
         mask_Bhw = None
         if item.mask_Bij is not None:

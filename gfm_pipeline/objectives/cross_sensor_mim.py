@@ -62,6 +62,10 @@ class CrossSensorMIM:
         for name, part in batch.streams.items():
             of_stream = {sensor: encoded[name, sensor] for sensor in part.images}
             losses.parts[name], losses.streams[name] = self._stream_loss(model, part, of_stream, batch.step)
+        answered = {direction.partition("->")[2] for parts in losses.parts.values() for direction in parts}
+        first = next(iter(losses.streams))
+        for sensor in sorted({sensor for _, sensor in places} - answered):
+            losses.streams[first] = losses.streams[first] + model.nothing_from(sensor)
         return losses
 
     def _stream_loss(
@@ -75,12 +79,12 @@ class CrossSensorMIM:
         total = torch.zeros((), device=part.images[sensors[0]].device)
         for position, source in enumerate(sensors):
             for target, rows in self.targets(sensors, position, num_samples, step).items():
-                # No rows still runs the decoder, so that its parameters have (zero) gradients on every rank alike.
+                if not rows:
+                    continue
                 loss = self._distance(
                     model.decode(target, encoded[source][rows]), part.images[target][rows], part.masks[source][rows]
                 )
-                if rows:
-                    directions[f"{source}->{target}"] = loss
+                directions[f"{source}->{target}"] = loss
                 total = total + loss * (len(rows) / (num_samples * len(sensors)))
         return directions, total
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from safetensors import safe_open
 
 from tests.conftest import BIN, ROOT, run_command
@@ -81,6 +82,18 @@ def test_metrics_tell_of_every_step_stream_and_layer(uncut: Path) -> None:
 def test_the_loss_falls(uncut: Path) -> None:
     losses = [row["loss"] for row in metrics(uncut)]
     assert sum(losses[-4:]) < 0.95 * sum(losses[:4])
+
+
+def test_pictures_of_every_direction_are_drawn(uncut: Path, tmp_path: Path) -> None:
+    done = run_command("gfm", "visualize", "--run", uncut, "--out", tmp_path, "--samples", "2")
+    names = {"loss-curves.png", "expert-load.png", "rgb-rgb-to-rgb.png"}
+    names |= {f"sen12ms-{a}-to-{b}.png" for a in ("s1", "s2") for b in ("s1", "s2")}
+    names |= {f"mdas-{a}-to-{b}.png" for a in ("rgb", "dsm") for b in ("rgb", "dsm")}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert len(done.stdout.splitlines()) == len(names)
+    for path in tmp_path.iterdir():
+        with Image.open(path) as picture:
+            assert len(picture.convert("RGB").getcolors(maxcolors=2**24)) > 50
 
 
 def test_each_rank_holds_its_own_half_of_the_experts(uncut: Path) -> None:

@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from gfm_pipeline.models.config import EncoderConfig, ModelConfig, MoEConfig
+from gfm_pipeline.models.msgfm import MsGFM
 from gfm_pipeline.objectives.cross_sensor_mim import CrossSensorMIM, CrossSensorMIMConfig, normalise_locally
 from gfm_pipeline.objectives.objective import OBJECTIVES
+from gfm_pipeline.sensors import BUILTIN_SENSORS
 
 
 @dataclass
@@ -112,6 +115,22 @@ def test_local_normalisation_equals_a_window_by_window_reference() -> None:
         window = image[0, 0, max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
         expected = (image[0, 0, row, column] - window.mean()) / (window.var() + 1e-6).sqrt()
         assert float(out[0, 0, row, column]) == pytest.approx(float(expected), rel=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("step", [0, 1])
+def test_every_parameter_has_a_gradient_whatever_was_asked(share: float, step: int) -> None:
+    config = ModelConfig(
+        encoder=EncoderConfig(embed_dim=16, depths=(1, 1), num_heads=(2, 2), window=2),
+        moe=MoEConfig(num_experts=2, blocks={2: (0,)}),
+    )
+    model = MsGFM(config, {name: BUILTIN_SENSORS[name] for name in ("s1", "s2")}, 8, seed=0)
+    data = batch(num=1, step=step)
+    objective = CrossSensorMIM(CrossSensorMIMConfig(cross_share=share))
+    losses = objective(model, data, torch.Generator())  # type: ignore[arg-type]
+    losses.streams["pairs"].backward()
+    decoders = {name: p for name, p in model.named_parameters() if not name.startswith("encoder")}
+    assert all(p.grad is not None for p in decoders.values())
 
 
 def test_it_is_found_by_name() -> None:
