@@ -80,7 +80,8 @@ def build_collection(config: BuildConfig, fresh: bool, progress: Progress) -> Bu
         plan = plan_build(config, scan, sensors)
         done = [task for task in plan.tasks if _is_committed(store, task)]
         _check_foreign(store, plan, done)
-        _write_shards(config, plan, len(done), [task for task in plan.tasks if task not in done], progress)
+        committed = {task.name for task in done}
+        _write_shards(config, plan, len(done), [task for task in plan.tasks if task.name not in committed], progress)
         sidecars = [load_sidecar(store, task.name) for task in plan.tasks]
         rejected = [*scan.rejected, *plan.dropped, *(item for sidecar in sidecars for item in sidecar.rejected)]
         manifest = _manifest(config, scan, plan, sidecars)
