@@ -78,10 +78,16 @@ def assert_equal_on_all_ranks(world: World, what: str, value: Any) -> None:
     hang or, worse, train on each other's tokens.
     """
     values = world.gather(value)
-    different = [rank for rank, other in enumerate(values) if other != values[0]]
-    if different:
-        rank = different[0]
-        raise TrainingError(
-            f"rank {rank} has another {what} than rank 0: {values[rank]!r} instead of {values[0]!r}. "
-            "Start every rank with the same configuration, code and collections."
-        )
+    for rank, other in enumerate(values):
+        if other != values[0]:
+            raise TrainingError(
+                f"rank {rank} has another {what} than rank 0: {_difference(values[0], other)}. "
+                "Start every rank with the same configuration, code and collections."
+            )
+
+
+def _difference(first: Any, other: Any) -> str:
+    if isinstance(first, dict) and isinstance(other, dict):
+        key = next(key for key in [*first, *other] if first.get(key) != other.get(key))
+        return f"{key} is {other.get(key)!r} instead of {first.get(key)!r}"
+    return f"{other!r} instead of {first!r}"

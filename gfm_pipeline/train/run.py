@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gfm_pipeline.config import config_digest, dump_config
+from gfm_pipeline.config import dump_config
 from gfm_pipeline.data.loader import Loader
 from gfm_pipeline.data.mixture import Mixture, make_plan, open_mixture
 from gfm_pipeline.data.state import LoaderState
@@ -67,7 +67,7 @@ def run_training(config: TrainConfig) -> None:
     world = start_world()
     with ExitStack() as stack:
         stack.callback(stop_world)
-        assert_equal_on_all_ranks(world, "configuration", config_digest(config))
+        assert_equal_on_all_ranks(world, "configuration", dict(_leaves(config.model_dump(mode="json"))))
         run_dir = Path(config.run_dir)
         stack.enter_context(_own(run_dir, world))
         run = _assemble(config, world, run_dir)

@@ -201,7 +201,7 @@ def test_ranks_that_disagree_stop_before_the_first_step(demo_shards: Path, tmp_p
     for process in processes:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 1
-        assert "rank 1 has another configuration than rank 0" in errors
+        assert "rank 1 has another configuration than rank 0: data.streams.rgb.sub_batch is 8 instead of 4" in errors
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
