@@ -10,6 +10,7 @@ points to resume decompression from (the indexed_gzip library); workers start fr
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import tarfile
@@ -218,13 +219,14 @@ def _list_tar(path: Path, relative: str, kind: Literal["tar", "tar.gz"], index_f
                 end = archive.offset
             _check_end(stream, end)
             if isinstance(stream, indexed_gzip.IndexedGzipFile):
-                stream.build_full_index()  # reads to the end of the file, which checks its checksum
+                stream.build_full_index()  # reads to the end of the file, which checks its checksum if it is there
+                _check_gzip_end(path, stream.seek(0, os.SEEK_END))
                 index_folder.mkdir(parents=True, exist_ok=True)
                 stream.export_index(str(index_path(index_folder, relative)))
     except (OSError, EOFError, tarfile.TarError, zlib.error, RuntimeError, ValueError) as error:
         raise ArchiveError(
-            f"{path} is damaged or cut short: {error} (last member read: {last}, {len(listing.members)} intact before "
-            "it). Copy or download it again."
+            f"{path} is damaged or cut short: {error} (in or after its member {last}, number "
+            f"{len(listing.members)}). Copy or download it again."
         ) from error
     return listing
 
@@ -249,3 +251,18 @@ def _check_end(stream: IO[bytes], near: int) -> None:
         tail[i : i + tarfile.BLOCKSIZE] for i in range(0, len(tail), tarfile.BLOCKSIZE)
     ):
         raise EOFError("the end-of-archive mark is missing")
+
+
+def _check_gzip_end(path: Path, num_bytes: int) -> None:
+    """Raise EOFError unless the gzip file ends with the trailer of what was decompressed from it.
+
+    A file cut inside its trailer decompresses without complaint. The trailer holds the size modulo 2^32; that of a
+    file of several gzip members is the last one's, so only a full pass tells such a file from a cut one.
+    """
+    with path.open("rb") as file:
+        file.seek(-4, os.SEEK_END)
+        if int.from_bytes(file.read(4), "little") == num_bytes % 2**32:
+            return
+    with gzip.open(path) as stream:
+        while stream.read(2**20):
+            pass

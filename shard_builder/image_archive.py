@@ -48,12 +48,13 @@ class ImageArchive:
             view.scan.ignored.append(Ignored(name, "files that are no images", others))
         if not images:
             raise ArchiveError(f"{view.root / name} holds no {', '.join(IMAGE_EXTENSIONS)} images.")
-        keys = unique_keys([ref.member for ref in images])
+        top = name.partition(".")[0]
+        keys = unique_keys([below(top, ref.member) for ref in images])
         reader = view.reader()
         try:
             for ref, key in zip(images, keys, strict=True):
                 try:
-                    samples = self._plan_image(view, ref, key, reader.read(ref))
+                    samples = self._plan_image(view, ref, key, reader.read(ref), folder_labels(below(top, ref.member)))
                 except ItemError as error:
                     view.reject(key, ref.source_file, str(error))
                 else:
@@ -63,9 +64,10 @@ class ImageArchive:
             reader.close()
         view.add_input(name, len(images))
 
-    def _plan_image(self, view: InputView, ref: MemberRef, key: str, data: bytes) -> list[PlannedSample]:
+    def _plan_image(
+        self, view: InputView, ref: MemberRef, key: str, data: bytes, labels: dict[str, str]
+    ) -> list[PlannedSample]:
         height, width = image_size(data, ref)
-        labels = {"class": folder} if (folder := class_folder(ref.member)) else {}
         if max(height, width) <= view.config.tile_px:
             return [PlannedSample(key, {"rgb": PlannedRaster(ref)}, labels)]
         return [
@@ -74,10 +76,20 @@ class ImageArchive:
         ]
 
 
-def class_folder(member: str) -> str | None:
-    """Return the innermost folder of a member below the archive's own top folder: its class, where there is one."""
-    folders = PurePosixPath(member).parts[:-1]
-    return folders[-1] if len(folders) > 1 else None
+def below(top: str, member: str) -> str:
+    """Return a member's path below the archive's own top folder, so that a zip and its unpacked folder agree."""
+    first, slash, rest = member.partition("/")
+    return rest if slash and first == top else member
+
+
+def folder_labels(path: str) -> dict[str, str]:
+    """Return what the folders of an image say: all of them, and the innermost as its class.
+
+    The first folder is a collection or a split ("NAIP", "test"), so a class needs a second one.
+    """
+    folders = PurePosixPath(path).parts[:-1]
+    labels = {"folder": "/".join(folders)} if folders else {}
+    return labels | {"class": folders[-1]} if len(folders) > 1 else labels
 
 
 def unique_keys(members: list[str]) -> list[str]:
@@ -94,7 +106,4 @@ def unique_keys(members: list[str]) -> list[str]:
 
 
 def _slug(member: str) -> str:
-    stem = member.rpartition(".")[0]
-    parts = PurePosixPath(stem).parts
-    text = "_".join(parts[1:] if len(parts) > 1 else parts)
-    return re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_") or "image"
+    return re.sub(r"[^A-Za-z0-9]+", "_", member.rpartition(".")[0]).strip("_") or "image"

@@ -1,0 +1,258 @@
+"""One contract for every source: what goes into its archives comes out of its shards, bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+import webdataset
+from PIL import Image
+
+from gfm_pipeline.errors import ArchiveError, GfmError, ItemError, UsageError
+from gfm_pipeline.shards.stats import measure, merge
+from shard_builder.build import BuildReport, build_collection
+from shard_builder.config import BuildConfig
+from shard_builder.source import SOURCES
+from tests.make.archives import LONELY, MAKERS, sen12ms
+
+
+def build(source: str, raw: Path, out: Path, fresh: bool = False, **more: Any) -> BuildReport:
+    config = BuildConfig(source=source, input=str(raw), output=str(out), tile_px=64, **more)
+    return build_collection(config, fresh, lambda *_: None)
+
+
+def read_with_public_libraries(out: Path) -> Iterator[tuple[str, dict[str, np.ndarray], dict[str, Any]]]:
+    urls = sorted(str(path) for path in (out / "shards").glob("*.tar"))
+    for sample in webdataset.WebDataset(urls, shardshuffle=False, empty_check=False):
+        meta = json.loads(sample["json"])
+        rasters = {}
+        for sensor, about in meta["sensors"].items():
+            data = sample[f"{sensor}.{about['codec']}"]
+            if about["codec"] == "jpg":
+                rasters[sensor] = np.asarray(Image.open(io.BytesIO(data))).transpose(2, 0, 1)
+            else:
+                flat = np.frombuffer(imagecodecs.blosc2_decode(data), about["dtype"])
+                rasters[sensor] = flat.reshape(about["shape"])
+        yield sample["__key__"], rasters, meta
+
+
+def digests(out: Path) -> dict[str, str]:
+    return {
+        path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(out.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(params=SOURCES.names())
+def source(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    assert name in MAKERS, f"source {name} has no archive maker in tests/make/archives.py: write one"
+    return name
+
+
+def test_pixels_come_out_as_they_went_in(source: str, tmp_path: Path) -> None:
+    truth = MAKERS[source](tmp_path)
+    report = build(source, tmp_path, tmp_path / "out")
+    found = {key: rasters for key, rasters, _ in read_with_public_libraries(tmp_path / "out")}
+    assert found.keys() == truth.keys()
+    for key, rasters in truth.items():
+        assert found[key].keys() == rasters.keys(), key
+        for sensor, raster in rasters.items():
+            np.testing.assert_array_equal(found[key][sensor], raster, err_msg=f"{key} {sensor}")
+            assert found[key][sensor].dtype == raster.dtype
+    assert report.manifest.num_samples == len(truth)
+    assert not report.rejected
+
+
+def test_every_record_is_true(source: str, tmp_path: Path) -> None:
+    truth = MAKERS[source](tmp_path)
+    out = tmp_path / "out"
+    manifest = build(source, tmp_path, out).manifest
+    for entry in manifest.shards:
+        tar = (out / "shards" / f"{entry.name}.tar").read_bytes()
+        assert (len(tar), hashlib.sha256(tar).hexdigest()) == (entry.bytes, entry.sha256)
+        document = (out / "shards" / f"{entry.name}.json").read_bytes()
+        assert hashlib.sha256(document).hexdigest() == entry.sidecar_sha256
+        sidecar = json.loads(document)
+        assert len(sidecar["samples"]) == entry.samples
+        for sample in sidecar["samples"]:
+            assert sample["sensors"].keys() == set(entry.sensors)
+            for member in [sample["meta"], *sample["sensors"].values()]:
+                data = tar[member["offset"] : member["offset"] + member["size"]]
+                assert zlib.crc32(data) == member["crc32"]
+    for sensor, bands in manifest.statistics.items():
+        rasters = [rasters[sensor] for rasters in truth.values() if sensor in rasters]
+        pixels = np.concatenate([r.reshape(len(bands), -1) for r in rasters], axis=1).astype(np.float64)
+        assert [band.count for band in bands] == [pixels.shape[1]] * len(bands)
+        np.testing.assert_allclose([band.mean for band in bands], pixels.mean(1), rtol=1e-9)
+        np.testing.assert_allclose([band.std for band in bands], pixels.std(1), rtol=1e-9)
+        assert [band.min for band in bands] == pixels.min(1).tolist()
+        assert [band.max for band in bands] == pixels.max(1).tolist()
+
+
+def test_any_number_of_workers_gives_the_same_bytes(source: str, tmp_path: Path) -> None:
+    MAKERS[source](tmp_path)
+    for name, workers in (("one", 1), ("two", 2)):
+        build(source, tmp_path, tmp_path / name, workers=workers, max_samples=2)
+    one = digests(tmp_path / "one")
+    assert one == digests(tmp_path / "two")
+    assert sum(name.endswith(".tar") for name in one) > 1
+
+
+def test_an_unpacked_archive_is_the_same_archive(source: str, tmp_path: Path) -> None:
+    raw, unpacked = tmp_path / "raw", tmp_path / "unpacked"
+    raw.mkdir()
+    truth = MAKERS[source](raw)
+    for path in raw.iterdir():
+        if path.suffix == ".zip":
+            import shutil
+
+            target = unpacked if source != "millionaid" else unpacked / "MillionAID"
+            shutil.unpack_archive(path, target)
+        else:
+            import tarfile
+
+            with tarfile.open(path) as archive:
+                archive.extractall(unpacked, filter="data")
+    build(source, unpacked, tmp_path / "out")
+    assert {key for key, *_ in read_with_public_libraries(tmp_path / "out")} == truth.keys()
+
+
+def test_a_cut_archive_is_named(source: str, tmp_path: Path) -> None:
+    MAKERS[source](tmp_path)
+    victim = next(p for p in sorted(tmp_path.iterdir()) if "_s2.tar" in p.name or p.suffix == ".zip")
+    data = victim.read_bytes()
+    for share in (0.0, 0.3, 0.9, 0.999):
+        victim.write_bytes(data[: int(len(data) * share)])
+        with pytest.raises(ArchiveError, match=victim.name):
+            build(source, tmp_path, tmp_path / f"out{share}")
+        assert not (tmp_path / f"out{share}" / "manifest.json").exists()
+
+
+def test_nothing_there_is_said(source: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nowhere"):
+        build(source, tmp_path / "nowhere", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ArchiveError, match="holds nothing"):
+        build(source, tmp_path / "empty", tmp_path / "out")
+
+
+def test_every_bad_item_is_an_error_or_a_row(source: str, tmp_path: Path) -> None:
+    _break_one_item(source, tmp_path)
+    with pytest.raises(ItemError):
+        build(source, tmp_path, tmp_path / "fail")
+    report = build(source, tmp_path, tmp_path / "skip", on_error="skip")
+    rows = [json.loads(line) for line in (tmp_path / "skip" / "failures.jsonl").read_text().splitlines()]
+    assert rows
+    assert [row["reason"] for row in rows] == [item.reason for item in report.rejected]
+    counts = report.manifest.counts
+    assert counts["samples_packed"] + counts["samples_rejected"] == counts["samples_planned"]
+    assert counts["samples_rejected"] + counts["items_rejected"] == len(rows)
+
+
+def _break_one_item(source: str, folder: Path) -> None:
+    from tests.make import archives
+
+    if source == "sen12ms":
+        archives.sen12ms(folder, s2_bands=12)
+    elif source == "mdas":
+        top = "Augsburg_data_4_publication/sub_area_1"
+        grey = archives.tiff(np.zeros((70, 70), np.uint16))
+        dsm = archives.tiff(np.full((70, 70), np.nan, np.float32))
+        names = {f"{top}/3K_RGB_sub_area1.tif": grey, f"{top}/3K_DSM_sub_area1.tif": dsm}
+        archives.zipped(folder / "Augsburg_data_4_publication.zip", names)
+    else:
+        name, top = ("GeoPileV0.zip", "GeoPileV0/a") if source == "geopile" else ("millionaid_test.zip", "test")
+        good = imagecodecs.png_encode(np.zeros((8, 8, 3), np.uint8))
+        members = {"good.png": good, "zero.jpg": b"", "torn.png": good[:40], "deep.png": b"no image at all"}
+        members["sixteen.png"] = imagecodecs.png_encode(np.zeros((8, 8, 3), np.uint16))
+        archives.zipped(folder / name, {f"{top}/{n}": data for n, data in members.items()})
+
+
+def test_a_wrong_number_of_bands_names_file_found_expected_and_remedy(tmp_path: Path) -> None:
+    sen12ms(tmp_path, s2_bands=12)
+    with pytest.raises(ItemError) as caught:
+        build("sen12ms", tmp_path, tmp_path / "out")
+    for words in ("s2 has 12 bands", "_s2_", ".tif", "declares 13 (B1, B2", "sensors.s2.bands", "on_error=skip"):
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("policy", "packed"), [("keep", 4), ("drop", 3)])
+def test_a_missing_partner_is_data(policy: str, packed: int, tmp_path: Path) -> None:
+    sen12ms(tmp_path)
+    report = build("sen12ms", tmp_path, tmp_path / "out", unpaired=policy)
+    lonely = f"{LONELY[0]}_{LONELY[1]}_p{LONELY[2]}"
+    assert report.plan is not None
+    assert [(sample.key, missing) for sample, missing in report.plan.unpaired] == [(lonely, ("s1",))]
+    assert report.manifest.num_samples == packed
+    assert set(report.manifest.shards[0].sensors) == {"s1", "s2"}
+    assert [item.item for item in report.rejected] == ([lonely] if policy == "drop" else [])
+
+
+def test_a_missing_partner_can_be_an_error(tmp_path: Path) -> None:
+    sen12ms(tmp_path)
+    with pytest.raises(ItemError, match="has s2 but no s1"):
+        build("sen12ms", tmp_path, tmp_path / "out", unpaired="error")
+
+
+def test_rules_are_counted_and_originals_kept(tmp_path: Path) -> None:
+    MAKERS["geopile"](tmp_path)
+    counts = build("geopile", tmp_path, tmp_path / "out").manifest.counts
+    assert counts["rule: alpha channel dropped"] == 1
+    assert counts["rule: grey repeated to three bands"] == 1
+    meta = {key: meta for key, _, meta in read_with_public_libraries(tmp_path / "out")}
+    assert meta["NAIP_farm_plain"]["sensors"]["rgb"]["codec"] == "jpg"
+    assert meta["NAIP_farm_true"]["labels"] == {"folder": "NAIP/farm", "class": "farm"}
+    assert meta["NAIP_farm_gr_er_r0_c36"]["sensors"]["rgb"]["window"] == [0, 36, 64, 64]
+
+
+def test_the_place_is_that_of_the_tags(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+    import shapely
+    from pyproj import Transformer
+
+    sen12ms(tmp_path)
+    build("sen12ms", tmp_path, tmp_path / "out")
+    table = pq.read_table(tmp_path / "out" / "catalog.parquet")
+    assert json.loads(table.schema.metadata[b"geo"])["primary_column"] == "geometry"
+    assert table.num_rows == 4
+    to_wgs84 = Transformer.from_crs("EPSG:32632", "OGC:CRS84", always_xy=True)
+    west, north = to_wgs84.transform(600000, 5400000)
+    for row in table.to_pylist():
+        polygon = shapely.from_wkb(row["geometry"])
+        assert polygon.exterior.is_ccw
+        assert min(abs(x - west) + abs(y - north) for x, y in polygon.exterior.coords) < 1e-9
+        assert row["crs"] == "EPSG:32632"
+        assert row["gsd_m"] == 10.0
+
+
+def test_another_configuration_does_not_mix_into_a_collection(tmp_path: Path) -> None:
+    MAKERS["geopile"](tmp_path)
+    out = tmp_path / "out"
+    build("geopile", tmp_path, out)
+    (out / "mine.txt").write_text("keep me")
+    with pytest.raises(GfmError, match="--fresh"):
+        build("geopile", tmp_path, out, max_samples=3)
+    again = build("geopile", tmp_path, out)
+    assert again.scan is None
+    build("geopile", tmp_path, out, fresh=True, max_samples=3)
+    assert (out / "mine.txt").read_text() == "keep me"
+
+
+def test_statistics_do_not_depend_on_how_they_are_split() -> None:
+    raster = np.random.default_rng(0).normal(500, 3, (2, 64, 64)).astype(np.float32)
+    whole = measure(raster, ("a", "b"))
+    parts = merge(measure(raster[:, i : i + 16], ("a", "b")) for i in range(0, 64, 16))
+    for one, other in zip(whole, parts, strict=True):
+        assert (one.count, one.min, one.max) == (other.count, other.min, other.max)
+        assert one.mean == pytest.approx(other.mean, rel=1e-12)
+        assert one.std == pytest.approx(other.std, rel=1e-9)
