@@ -36,23 +36,25 @@ class Processes:
             finally:
                 writer.close()
             return
-        with ProcessPoolExecutor(
+        pool = ProcessPoolExecutor(
             min(config.workers, len(tasks)),
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_start_worker,
             initargs=(config, root, index_folder),
-        ) as pool:
-            futures = [pool.submit(_write, task) for task in tasks]
-            try:
-                for future in as_completed(futures):
-                    yield future.result()
-            except BrokenProcessPool as error:
-                raise GfmError(
-                    "a worker process died (killed, or out of memory?). Shards written so far are kept: run the same "
-                    "command again, with fewer workers if memory is short."
-                ) from error
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
+        )
+        try:
+            for future in as_completed([pool.submit(_write, task) for task in tasks]):
+                yield future.result()
+        except BrokenProcessPool as error:
+            # A worker that was starting while another died escapes the pool's own clean-up, which then waits for it.
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise GfmError(
+                "a worker process died (killed, or out of memory?). Shards written so far are kept: run the same "
+                "command again, with fewer workers if memory is short."
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _start_worker(config: BuildConfig, root: Path, index_folder: Path) -> None:

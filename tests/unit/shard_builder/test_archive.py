@@ -1,0 +1,151 @@
+"""Archives are hostile until proven otherwise."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gfm_pipeline.errors import ArchiveError, ItemError
+from shard_builder.archive import ArchiveReader, MemberRef, list_archive, unsafe_reason
+from tests.make.archives import tar_gz, zipped
+
+DATA = np.random.default_rng(0).integers(0, 256, 5000, dtype=np.uint8).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("/etc/passwd", "absolute"),
+        ("\\windows", "absolute"),
+        ("C:/x", "absolute"),
+        ("a/../../b", "leaves"),
+        ("..\\b", "leaves"),
+        ("  ", "damaged"),
+        ("a\0b", "damaged"),
+    ],
+)
+def test_names_that_leave_are_refused(name: str, reason: str) -> None:
+    assert reason in (unsafe_reason(name) or "")
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a b/c.tif", "größe/ü.png", "a..b/c"])
+def test_plain_names_are_fine(name: str) -> None:
+    assert unsafe_reason(name) is None
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
+def test_a_tar_lists_files_and_refuses_the_rest(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{suffix}"
+    with tarfile.open(path, "w:gz" if suffix == "tar.gz" else "w") as archive:
+        for name, kind in [
+            ("ok/1.bin", tarfile.REGTYPE),
+            ("../up", tarfile.REGTYPE),
+            ("/abs", tarfile.REGTYPE),
+            ("sym", tarfile.SYMTYPE),
+            ("hard", tarfile.LNKTYPE),
+            ("dev", tarfile.CHRTYPE),
+            ("fifo", tarfile.FIFOTYPE),
+            ("ok", tarfile.DIRTYPE),
+            ("ok/2.bin", tarfile.REGTYPE),
+        ]:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            info.size = len(DATA) if kind == tarfile.REGTYPE else 0
+            archive.addfile(info, io.BytesIO(DATA))
+    listing = list_archive(tmp_path, path.name, tmp_path / "index")
+    assert [ref.member for ref in listing.members] == ["ok/1.bin", "ok/2.bin"]
+    assert [name for name, _ in listing.refused] == ["../up", "/abs", "sym", "hard", "dev", "fifo"]
+    reader = ArchiveReader(tmp_path, tmp_path / "index", 10**6)
+    assert [reader.read(ref) for ref in reversed(listing.members)] == [DATA, DATA]
+
+
+def test_a_zip_refuses_links_and_encrypted_members(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("link")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("ok.bin", DATA)
+        archive.writestr("../up", b"x")
+        archive.writestr(link, "/etc/passwd")
+        archive.writestr("secret", b"x")
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    at = data.rindex(b"PK\x01\x02")  # the central directory's last entry: set its "encrypted" flag
+    data[at + 8] |= 1
+    (tmp_path / "a.zip").write_bytes(data)
+    listing = list_archive(tmp_path, "a.zip", tmp_path)
+    assert [ref.member for ref in listing.members] == ["ok.bin"]
+    assert dict(listing.refused) == {"../up": "path that leaves the archive", "link": "link", "secret": "encrypted"}
+
+
+def test_a_folder_does_not_follow_links(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"s")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "ok").write_bytes(DATA)
+    os.symlink(tmp_path / "secret", tmp_path / "a" / "link")
+    os.symlink(tmp_path, tmp_path / "a" / "loop")
+    listing = list_archive(tmp_path, "a", tmp_path)
+    assert [ref.member for ref in listing.members] == ["a/ok"]
+    assert sorted(name for name, _ in listing.refused) == ["a/link", "a/loop"]
+
+
+def test_a_tar_gz_cut_anywhere_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar.gz"
+    tar_gz(path, {f"{i}.bin": DATA for i in range(6)})
+    whole = path.read_bytes()
+    for length in [0, 1, 10, 20, *range(100, len(whole), 997), len(whole) - 9, len(whole) - 4, len(whole) - 1]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(ArchiveError, match=r"a\.tar\.gz is damaged or cut short"):
+            list_archive(tmp_path, path.name, tmp_path / "index")
+
+
+def test_a_tar_cut_between_members_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        for i in range(3):
+            info = tarfile.TarInfo(f"{i}.bin")
+            info.size = 512
+            archive.addfile(info, io.BytesIO(DATA))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:2048])  # two members, nothing after them: python's tarfile reads it without an error
+    with tarfile.open(path) as archive:
+        assert len(archive.getmembers()) == 2
+    with pytest.raises(ArchiveError, match="end-of-archive mark is missing"):
+        list_archive(tmp_path, path.name, tmp_path)
+
+
+def test_flipped_bits_of_a_tar_gz_are_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar.gz"
+    tar_gz(path, {f"{i}.bin": DATA for i in range(6)})
+    whole = path.read_bytes()
+    for at in range(200, len(whole) - 8, 4001):
+        damaged = bytearray(whole)
+        damaged[at] ^= 0x10
+        path.write_bytes(damaged)
+        with pytest.raises(ArchiveError):
+            list_archive(tmp_path, path.name, tmp_path / "index")
+
+
+def test_a_large_member_is_refused_whatever_the_header_says(tmp_path: Path) -> None:
+    zipped(tmp_path / "a.zip", {"big": DATA * 100})
+    (big,) = list_archive(tmp_path, "a.zip", tmp_path).members
+    reader = ArchiveReader(tmp_path, tmp_path, max_member_bytes=1000)
+    with pytest.raises(ItemError, match="the limit is 1000"):
+        reader.read(big)
+    lie = MemberRef(big.archive, big.kind, big.member, 500)
+    with pytest.raises(ItemError, match="holds 501 bytes, its archive says 500"):
+        reader.read(lie)
+
+
+def test_a_damaged_zip_member_is_an_item_error(tmp_path: Path) -> None:
+    zipped(tmp_path / "a.zip", {"x": DATA})
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    data[200] ^= 1
+    (tmp_path / "a.zip").write_bytes(data)
+    (ref,) = list_archive(tmp_path, "a.zip", tmp_path).members
+    with pytest.raises(ItemError, match=r"cannot read a\.zip!x"):
+        ArchiveReader(tmp_path, tmp_path, 10**6).read(ref)
