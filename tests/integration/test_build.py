@@ -73,6 +73,10 @@ def test_a_dead_worker_is_an_error_and_costs_nothing(demo_archives: Path, tmp_pa
         victim = spawned[0] if spawned else None
         time.sleep(0.002)
     assert victim is not None
+    os.kill(victim, signal.SIGSTOP)  # so that it cannot finish before it is killed
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline and not list(tmp_path.glob("out/shards/*.json")):
+        time.sleep(0.01)
     os.kill(victim, signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
