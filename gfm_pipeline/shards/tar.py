@@ -2,16 +2,19 @@
 
 Reproducible means: fixed time, owner and mode, members of a sample in sorted order, samples in the order given.
 Names are ASCII and at most 100 bytes, so that every header is one 512-byte ustar block and offsets are arithmetic.
+
+Importing webdataset imports torch, some 600 MB in every process of a build; its TarWriter is `tarfile` with these
+settings, so `tarfile` writes here, and tests read with webdataset.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
+import tarfile
 import zlib
 from collections.abc import Mapping
 from typing import IO
-
-from webdataset.writer import TarWriter
 
 from gfm_pipeline.errors import ShardError
 from gfm_pipeline.shards.manifest import Member
@@ -43,10 +46,8 @@ class ShardTar:
 
     def __init__(self, file: IO[bytes]) -> None:
         self._stream = _HashingFile(file)
-        self._writer = TarWriter(
-            self._stream, user="gfm", group="gfm", mode=0o444, mtime=0, encoder=False, compress=False
-        )
-        self._offset = 0
+        self._tar = tarfile.open(fileobj=self._stream, mode="w|", format=tarfile.USTAR_FORMAT)  # type: ignore[call-overload]
+        self._keys: set[str] = set()
 
     def add(self, key: str, members: Mapping[str, bytes]) -> dict[str, Member]:
         """Append the sample `key`; `members` maps "json" and "<sensor>.<ext>" to their bytes.
@@ -54,27 +55,39 @@ class ShardTar:
         Returns the record of each member under the same names. Raises ShardError for a name no reader would take.
         """
         check_key(key)
-        records: dict[str, Member] = {}
-        offset = self._offset
-        for name in sorted(members):
+        if key in self._keys:
+            raise ShardError(f"key {key} is in the shard already: readers would take two samples for one.")
+        for name in members:  # all of them before the first byte is written
             if len(f"{key}.{name}") > 100 or not name.isascii() or name != name.lower() or name.startswith("_"):
                 raise ShardError(f"{key}.{name} cannot be a member: lower-case ASCII of at most 100 bytes in all.")
+        records: dict[str, Member] = {}
+        for name in sorted(members):
             data = members[name]
             records[name] = Member(
-                extension=name.rpartition(".")[2], offset=offset + BLOCK, size=len(data), crc32=zlib.crc32(data)
+                extension=name.rpartition(".")[2],
+                offset=self._tar.offset + BLOCK,
+                size=len(data),
+                crc32=zlib.crc32(data),
             )
-            offset += BLOCK + -(-len(data) // BLOCK) * BLOCK
-        self._writer.write({"__key__": key, **members})
-        assert self._writer.tarstream.offset == offset, "a tar header was not one block"
-        self._offset = offset
+            self._append(f"{key}.{name}", data)
+        self._keys.add(key)
         return records
+
+    def _append(self, name: str, data: bytes) -> None:
+        info = tarfile.TarInfo(name)
+        info.size, info.mode, info.mtime = len(data), 0o444, 0
+        info.uname = info.gname = "gfm"
+        end = self._tar.offset + BLOCK + -(-len(data) // BLOCK) * BLOCK
+        self._tar.addfile(info, io.BytesIO(data))
+        assert self._tar.offset == end, "a tar header was not one block"
+        self._tar.members.clear()  # tarfile keeps every header otherwise
 
     def close(self) -> tuple[int, str]:
         """Finish the tar; return its size in bytes and its sha256."""
-        self._writer.close()
+        self._tar.close()
         self._stream.flush()
         return self._stream.size, self._stream.sha256.hexdigest()
 
     def abandon(self) -> None:
         """Give up: nothing more is written, and the tar is left without its end mark."""
-        self._writer.tarstream.fileobj.closed = True  # else tarfile writes to the closed file when collected
+        self._tar.fileobj.closed = True  # type: ignore[union-attr]  # else tarfile writes to the closed file when collected
