@@ -14,6 +14,7 @@ import gzip
 import hashlib
 import os
 import tarfile
+import unicodedata
 import zipfile
 import zlib
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from typing import IO, Any, Literal
 
 import indexed_gzip
 
-from gfm_pipeline.errors import ArchiveError, ItemError
+from gfm_pipeline.errors import ArchiveError, ItemError, StorageError
 
 Kind = Literal["folder", "zip", "tar", "tar.gz"]
 SEEK_POINT_BYTES = 4 * 2**20
@@ -145,9 +146,16 @@ def unsafe_reason(name: str) -> str | None:
         return "absolute path"
     if ".." in parts:
         return "path that leaves the archive"
-    if "\0" in name or not name.strip():
+    if not name.strip() or any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
         return "empty or damaged name"
     return None
+
+
+def printable(name: str) -> str:
+    """Return a name as messages and records may hold it: one line of text that can be encoded."""
+    return "".join(
+        ascii(character)[1:-1] if unicodedata.category(character) in ("Cc", "Cs") else character for character in name
+    )
 
 
 def _open_archive(path: Path, ref: MemberRef, index_folder: Path) -> Any:
@@ -167,20 +175,28 @@ def _read_regular(path: Path, limit: int) -> bytes:
 def _list_folder(root: Path, relative: str) -> Listing:
     listing = Listing()
     top = root / relative if relative else root
-    for folder, names, files in os.walk(top, followlinks=False):
+    for folder, names, files in os.walk(top, followlinks=False, onerror=_raise):
         names.sort()
         for name in sorted([*files, *(n for n in names if (Path(folder) / n).is_symlink())]):
             path = Path(folder) / name
             inside = path.relative_to(root).as_posix()
-            if path.is_symlink() or not path.is_file():
-                listing.refused.append((inside, "link or special file"))
+            reason = unsafe_reason(inside)
+            if reason is None and (path.is_symlink() or not path.is_file()):
+                reason = "link or special file"
+            if reason is not None:
+                listing.refused.append((printable(inside), reason))
             else:
                 listing.members.append(MemberRef("", "folder", inside, path.stat().st_size))
     return listing
 
 
+def _raise(error: OSError) -> None:
+    raise ArchiveError(f"cannot read the folder {error.filename}: {error.strerror}. Make it readable.") from error
+
+
 def _list_zip(path: Path, relative: str) -> Listing:
     listing = Listing()
+    seen: set[str] = set()
     try:
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
@@ -191,10 +207,15 @@ def _list_zip(path: Path, relative: str) -> Listing:
                     reason = "link"
                 if reason is None and info.flag_bits & 1:
                     reason = "encrypted"
+                if reason is None and info.filename in seen:
+                    reason = "second member of this name"
+                seen.add(info.filename)
                 if reason is not None:
-                    listing.refused.append((info.filename, reason))
+                    listing.refused.append((printable(info.filename), reason))
                 else:
                     listing.members.append(MemberRef(relative, "zip", info.filename, info.file_size))
+    except PermissionError as error:
+        raise ArchiveError(f"cannot read {path}: {error.strerror}. Make it readable.") from error
     except (OSError, zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
         raise ArchiveError(f"{path} is no readable zip archive: {error}. Copy or download it again.") from error
     return listing
@@ -210,9 +231,13 @@ def _list_tar(path: Path, relative: str, kind: Literal["tar", "tar.gz"], index_f
                     last = info.name
                     if info.isdir():
                         continue
+                    if info.size < 0:
+                        raise ValueError("a header with a negative size")
                     reason = unsafe_reason(info.name) or (None if info.isreg() else "link or device")
+                    if reason is None and info.issparse():
+                        reason = "sparse file"  # its bytes in the tar are not its content
                     if reason is not None:
-                        listing.refused.append((info.name, reason))
+                        listing.refused.append((printable(info.name), reason))
                     else:
                         listing.members.append(MemberRef(relative, kind, info.name, info.size, info.offset_data))
                     archive.members = []  # type: ignore[attr-defined]  # tarfile keeps every header otherwise
@@ -221,14 +246,25 @@ def _list_tar(path: Path, relative: str, kind: Literal["tar", "tar.gz"], index_f
             if isinstance(stream, indexed_gzip.IndexedGzipFile):
                 stream.build_full_index()  # reads to the end of the file, which checks its checksum if it is there
                 _check_gzip_end(path, stream.seek(0, os.SEEK_END))
-                index_folder.mkdir(parents=True, exist_ok=True)
-                stream.export_index(str(index_path(index_folder, relative)))
-    except (OSError, EOFError, tarfile.TarError, zlib.error, RuntimeError, ValueError) as error:
+                _keep_index(stream, index_path(index_folder, relative))
+    except StorageError:
+        raise
+    except PermissionError as error:
+        raise ArchiveError(f"cannot read {path}: {error.strerror}. Make it readable.") from error
+    except (OSError, EOFError, tarfile.TarError, zlib.error, RuntimeError, ValueError, OverflowError) as error:
         raise ArchiveError(
-            f"{path} is damaged or cut short: {error} (in or after its member {last}, number "
+            f"{path} is damaged or cut short: {error} (in or after its member {printable(last)}, number "
             f"{len(listing.members)}). Copy or download it again."
         ) from error
     return listing
+
+
+def _keep_index(stream: indexed_gzip.IndexedGzipFile, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream.export_index(str(path))
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error}. Make room, or set output to another folder.") from error
 
 
 def _tar_stream(path: Path, kind: Literal["tar", "tar.gz"]) -> IO[bytes]:
@@ -240,17 +276,18 @@ def _tar_stream(path: Path, kind: Literal["tar", "tar.gz"]) -> IO[bytes]:
     return stream
 
 
-def _check_end(stream: IO[bytes], near: int) -> None:
-    """Raise EOFError unless a zero block, tar's end mark, stands where the last member ends.
+def _check_end(stream: IO[bytes], end: int) -> None:
+    """Raise EOFError unless a zero block, tar's end mark, stands where the last member ends, and only zeros follow.
 
-    tarfile takes a file that stops between two members for a complete one.
+    tarfile takes a file that stops between two members, or whose next header is damaged, for a complete one.
     """
-    stream.seek(max(0, near - tarfile.BLOCKSIZE))
-    tail = stream.read(3 * tarfile.BLOCKSIZE)
-    if bytes(tarfile.BLOCKSIZE) not in (
-        tail[i : i + tarfile.BLOCKSIZE] for i in range(0, len(tail), tarfile.BLOCKSIZE)
-    ):
+    stream.seek(end)
+    mark = stream.read(tarfile.BLOCKSIZE)
+    if mark != bytes(tarfile.BLOCKSIZE):
         raise EOFError("the end-of-archive mark is missing")
+    while rest := stream.read(2**20):
+        if rest.count(0) != len(rest):
+            raise EOFError("there is more after the end-of-archive mark")
 
 
 def _check_gzip_end(path: Path, num_bytes: int) -> None:

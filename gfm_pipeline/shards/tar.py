@@ -90,4 +90,4 @@ class ShardTar:
 
     def abandon(self) -> None:
         """Give up: nothing more is written, and the tar is left without its end mark."""
-        self._tar.fileobj.closed = True  # type: ignore[union-attr]  # else tarfile writes to the closed file when collected
+        self._tar.fileobj.closed = True  # else tarfile writes to the closed file when collected

@@ -37,11 +37,11 @@ def draw_direction(out: Path, stream: str, found: list[Reconstruction], step: in
     """Write the grid of one stream and one (source, target) pair of sensors; all of `found` are of that pair."""
     source, target = found[0].source.name, found[0].target.name
     if source == target:
-        columns = [f"{source}, masked", "reconstruction", "in its place", f"{target}, the truth"]
-        title = f"{stream}: {source} from what is left of it (step {step})"
+        columns = [f"{source}, masked", "reconstruction", "hidden cells filled in", f"{target}, the truth"]
+        title = f"{stream}: {source} reconstructed from its visible cells (step {step})"
     else:
         columns = [f"{source}, masked", f"{source}, the truth", f"{target}, reconstruction", f"{target}, the truth"]
-        title = f"{stream}: {target} from masked {source} (step {step})"
+        title = f"{stream}: {target} reconstructed from masked {source} (step {step})"
     rows = [GridRow(one.key, _pictures(one)) for one in found]
     return reconstruction_grid(rows, columns, title, out / f"{stream}-{source}-to-{target}.png")
 
