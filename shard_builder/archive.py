@@ -41,7 +41,7 @@ class MemberRef:
     """Name inside the archive; for a loose file its path relative to the input."""
     size: int
     offset: int = 0
-    """Of the content in the (decompressed) tar."""
+    """Of the content in the (decompressed) tar; of the local header in a zip."""
 
     @property
     def source_file(self) -> str:
@@ -100,8 +100,8 @@ class ArchiveReader:
             )
         try:
             data = self._read(ref)
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
-            raise ItemError(f"cannot read {ref.source_file}: {error}") from error
+        except Exception as error:  # damaged zip members raise types of several libraries
+            raise ItemError(f"cannot read {ref.source_file}: {error}. Copy or download the archive again.") from error
         if len(data) != ref.size:
             raise ItemError(f"{ref.source_file} holds {len(data)} bytes, its archive says {ref.size}.")
         return data
@@ -117,7 +117,7 @@ class ArchiveReader:
             return _read_regular(self._root / ref.member, ref.size)
         handle = self._handle(ref)
         if ref.kind == "zip":
-            with handle.open(ref.member) as file:
+            with handle.open(_zip_entry(handle, ref)) as file:
                 # One byte more than announced: a member that goes on is a lie, not to be decompressed further.
                 data: bytes = file.read(ref.size + 1)
                 return data
@@ -164,6 +164,14 @@ def _open_archive(path: Path, ref: MemberRef, index_folder: Path) -> Any:
     if ref.kind == "tar":
         return path.open("rb")
     return indexed_gzip.IndexedGzipFile(str(path), index_file=str(index_path(index_folder, ref.archive)))
+
+
+def _zip_entry(archive: zipfile.ZipFile, ref: MemberRef) -> zipfile.ZipInfo:
+    """Return the entry that was listed; a name alone would give the last of several."""
+    entry = archive.getinfo(ref.member)
+    if entry.header_offset == ref.offset:
+        return entry
+    return next(other for other in archive.infolist() if other.header_offset == ref.offset)
 
 
 def _read_regular(path: Path, limit: int) -> bytes:
@@ -213,7 +221,9 @@ def _list_zip(path: Path, relative: str) -> Listing:
                 if reason is not None:
                     listing.refused.append((printable(info.filename), reason))
                 else:
-                    listing.members.append(MemberRef(relative, "zip", info.filename, info.file_size))
+                    listing.members.append(
+                        MemberRef(relative, "zip", info.filename, info.file_size, info.header_offset)
+                    )
     except PermissionError as error:
         raise ArchiveError(f"cannot read {path}: {error.strerror}. Make it readable.") from error
     except (OSError, zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:

@@ -1,13 +1,15 @@
 """A build from configuration to manifest.
 
 scan -> plan -> shards (any executor, resumable) -> failures.jsonl, catalog.parquet -> manifest.json, written last.
-What a build needs while it is under way lies in OUTPUT/.build and is gone when the manifest is there.
+What a build needs while it is under way lies in OUTPUT/.build and is gone when it ends.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -35,10 +37,11 @@ from shard_builder.catalog import make_catalog
 from shard_builder.config import BuildConfig, resolve_sensors
 from shard_builder.executors.executor import EXECUTORS
 from shard_builder.plan import BuildPlan, ShardTask, plan_build
-from shard_builder.source import SOURCES, Scan, scan_input
+from shard_builder.source import SOURCES, Scan, input_bytes, scan_input
 from shard_builder.write import TaskResult
 
 WORK = ".build"
+_SHARD_FILE = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}-\d{6,}\.(tar|json)")
 
 
 @dataclass
@@ -173,10 +176,9 @@ def _check_finished(store: LocalStore, config: BuildConfig) -> Manifest:
     path = Path(config.input)
     root = path if path.is_dir() else path.parent
     for item in manifest.inputs:
-        archive = root / item.path
-        if archive.is_file() and archive.stat().st_size != item.bytes:
+        if (root / item.path).exists() and (found := input_bytes(root, item.path)) != item.bytes:
             raise ConfigError(
-                f"{archive} has {archive.stat().st_size} bytes, {store.url} was built from one of {item.bytes}. "
+                f"{root / item.path} has {found} bytes, {store.url} was built from {item.bytes}. "
                 "Set output to another folder, or give --fresh to build again."
             )
     return manifest
@@ -194,11 +196,12 @@ def _check_foreign(store: LocalStore, plan: BuildPlan, done: list[ShardTask]) ->
 
 
 def _clear(out: Path) -> None:
-    """Remove what a build writes, and nothing else."""
+    """Remove what a build writes, and nothing else: the folder "shards" may hold other collections, say."""
     for name in (MANIFEST_PATH, CATALOG_PATH, FAILURES_PATH):
         (out / name).unlink(missing_ok=True)
-    if (out / SHARDS_PREFIX).is_dir():
-        shutil.rmtree(out / SHARDS_PREFIX)
+    for path in sorted((out / SHARDS_PREFIX).glob("*")):
+        if _SHARD_FILE.fullmatch(path.name) and path.is_file():
+            path.unlink()
 
 
 def _sweep(out: Path) -> None:
@@ -210,7 +213,7 @@ def _sweep(out: Path) -> None:
 
 @contextmanager
 def _own(out: Path) -> Iterator[None]:
-    """Hold the output's lock; remove the work folder when the collection is complete."""
+    """Hold the output's lock; leave neither the work folder nor an empty output behind."""
     work = out / WORK
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -222,10 +225,16 @@ def _own(out: Path) -> Iterator[None]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.fstat(lock.fileno()).st_nlink > 0  # 0: a build that ended just now has removed it
+        except BlockingIOError:
+            held = False
         except OSError as error:
-            raise StorageError(
-                f"another build is writing to {out}; wait for it, or set output to another folder."
-            ) from error
-        yield
-        if (out / MANIFEST_PATH).exists():
-            shutil.rmtree(work)
+            raise StorageError(f"cannot lock {work / 'lock'}: {error.strerror}. Set output to a local disk.") from error
+        if not held:
+            raise StorageError(f"another build is writing to {out}; wait for it, or set output to another folder.")
+        try:
+            yield
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            if not any(out.iterdir()):
+                out.rmdir()

@@ -52,7 +52,7 @@ class BuildConfig(StrictModel):
     max_samples: int = Field(default=1000, gt=0)
     """Samples of a shard at most."""
     max_bytes: int = Field(default=512 * 2**20, gt=0)
-    """Raw bytes of a shard's samples at most, as the archive stores them."""
+    """Bytes of a shard's samples at most, as the archive stores them; tiles count with their pixels."""
     max_member_bytes: int = Field(default=2 * 2**30, gt=0)
     """A larger archive member is refused, whatever its header claims."""
     workers: int = Field(default=1, gt=0)

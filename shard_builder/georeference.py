@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -26,15 +27,18 @@ class Georeference:
         return Georeference(self.crs, (a, b, a * column + b * row + c, d, e, d * column + e * row + f))
 
     def footprint(self, height: int, width: int) -> tuple[tuple[float, float], ...] | None:
-        """Return the corners (longitude, latitude), counter-clockwise; None where the system is unknown to PROJ."""
+        """Return the corners (longitude, latitude), counter-clockwise; None where PROJ cannot place them on Earth."""
         a, b, c, d, e, f = self.transform
         corners = [(0, height), (width, height), (width, 0), (0, 0)]
         points = [(a * x + b * y + c, d * x + e * y + f) for x, y in corners]
         try:
             to_wgs84 = _transformer(self.crs)
-            return tuple(to_wgs84.transform(x, y) for x, y in points)
+            placed = tuple(to_wgs84.transform(x, y) for x, y in points)
         except ProjError:
             return None
+        if not all(abs(lon) <= 180 and abs(lat) <= 90 for lon, lat in placed):
+            return None
+        return placed if a * e < b * d else placed[::-1]  # rows run south; a raster with rows north is mirrored
 
     @property
     def gsd_m(self) -> float | None:
@@ -49,6 +53,8 @@ def read_georeference(page: Any) -> Georeference | None:
     transform = _transform(tags)
     if code is None or transform is None or int(code) in (0, 32767):
         return None
+    if not all(map(math.isfinite, transform)) or transform[0] * transform[4] == transform[1] * transform[3]:
+        return None  # damaged: no place, or no area
     if int(tags.get("GTRasterTypeGeoKey", 1)) == 2:  # coordinates are of pixel centres
         a, b, c, d, e, f = transform
         transform = (a, b, c - (a + b) / 2, d, e, f - (d + e) / 2)

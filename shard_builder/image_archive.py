@@ -42,12 +42,12 @@ class ImageArchive:
 
     def _scan_archive(self, view: InputView, name: str) -> None:
         listing = view.open(name)
-        images = [ref for ref in listing.members if extension_of(ref.member) in IMAGE_EXTENSIONS]
+        images = [ref for ref in listing.members if _is_image(ref.member)]
         others = len(listing.members) - len(images)
         if others:
-            view.scan.ignored.append(Ignored(name, "files that are no images", others))
-        if not images:
-            raise ArchiveError(f"{view.root / name} holds no {', '.join(IMAGE_EXTENSIONS)} images.")
+            view.scan.ignored.append(Ignored(name, "hidden, or no images by their names", others))
+        if not images and not listing.refused:
+            raise ArchiveError(f"{view.root / name} holds no {', '.join(IMAGE_EXTENSIONS)} images. Move it elsewhere.")
         top = name.partition(".")[0]
         keys = unique_keys([below(top, ref.member) for ref in images])
         reader = view.reader()
@@ -74,6 +74,12 @@ class ImageArchive:
             PlannedSample(f"{key}_r{window[0]}_c{window[1]}", {"rgb": PlannedRaster(ref, window)}, labels)
             for window in tile_windows(height, width, view.config)
         ]
+
+
+def _is_image(member: str) -> bool:
+    """Return whether a name is one of an image; macOS puts hidden shadows of every file into its zips."""
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(member).parts)
+    return not hidden and extension_of(member) in IMAGE_EXTENSIONS
 
 
 def below(top: str, member: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import logging
+import math
 import warnings
 
 import imagecodecs
@@ -18,14 +20,21 @@ from shard_builder.georeference import Georeference, read_georeference
 from shard_builder.source import Decoded, Window
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "tif", "tiff")
-MAX_PIXELS = 2**31
-"""A header that claims more is refused before anything is decoded."""
+MAX_PIXELS = 2**30
+"""A header that claims more is refused before anything is decoded. The largest of MillionAID have 31672 x 31672."""
 
 
 def extension_of(name: str) -> str:
     """Return the lower-case extension of a member name without its dot."""
     return name.rpartition(".")[2].lower() if "." in name else ""
 
+
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+# Without a handler, what tifffile says of damaged tags goes to stderr beside the error that it leads to.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+_PHOTOMETRIC = {tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR, tifffile.PHOTOMETRIC.MINISBLACK}
+"""The numbers of the others (a palette, ink, inverted grey) are no intensities of bands."""
 
 _MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"II*\0": "tif", b"MM\0*": "tif", b"II+\0": "tif", b"MM\0+": "tif"}
 
@@ -39,19 +48,28 @@ def image_format(data: bytes, ref: MemberRef) -> str:
 
 
 def image_size(data: bytes, ref: MemberRef) -> tuple[int, int]:
-    """Return (height, width) from an image's header; raise ItemError when there is none."""
+    """Return (height, width) from an image's header; raise ItemError when there is none, or one of a bomb."""
     kind = image_format(data, ref)
     try:
-        if kind == "tif":
-            with tifffile.TiffFile(io.BytesIO(data)) as tif:
-                page = tif.pages.first
-                return int(page.imagelength), int(page.imagewidth)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
-                return image.height, image.width
+        height, width = _tiff_size(data) if kind == "tif" else _pillow_size(data)
     except Exception as error:  # every library raises its own types for bytes that are no image
         raise ItemError(f"{ref.source_file} is no readable image: {_reason(error)}") from error
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
+        raise ItemError(f"{ref.source_file} claims {height} x {width} pixels, expected at most {MAX_PIXELS} in all.")
+    return height, width
+
+
+def _tiff_size(data: bytes) -> tuple[int, int]:
+    with tifffile.TiffFile(io.BytesIO(data)) as tif:
+        page = tif.pages.first
+        return int(page.imagelength), int(page.imagewidth)
+
+
+def _pillow_size(data: bytes) -> tuple[int, int]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(io.BytesIO(data)) as image:
+            return image.height, image.width
 
 
 def decode_rgb(data: bytes, ref: MemberRef) -> Decoded:
@@ -61,6 +79,11 @@ def decode_rgb(data: bytes, ref: MemberRef) -> Decoded:
     """
     kind = image_format(data, ref)
     georeference: Georeference | None = None
+    if kind != "tif":
+        image_size(data, ref)  # refuses what claims too much
+    if kind == "jpg" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        # Decoders paint what is missing of a cut file grey. The marks of end and scan cannot occur inside a scan.
+        raise ItemError(f"{ref.source_file} is a JPEG that is cut short: its end mark is missing.")
     try:
         if kind == "tif":
             image, georeference = _decode_tiff(data, ref)
@@ -116,10 +139,21 @@ def _decode_tiff(data: bytes, ref: MemberRef) -> tuple[Raster, Georeference | No
     """Return the image [H,W,C] of the first page and its georeference."""
     with tifffile.TiffFile(io.BytesIO(data)) as tif:
         page = tif.pages.first
-        pixels = int(np.prod(page.shape))
-        if pixels > MAX_PIXELS or pixels * page.dtype.itemsize > 4096 * max(len(data), 1):
+        pixels = math.prod(page.shape)
+        if page.dtype is None or page.axes not in ("YX", "YXS", "SYX"):
+            raise ItemError(f"{ref.source_file} has axes {page.axes or 'of no size'}, expected rows, columns, bands.")
+        if pixels > 4 * MAX_PIXELS or pixels * page.dtype.itemsize > 4096 * len(data):
             raise ItemError(f"{ref.source_file} claims {page.shape} pixels in {len(data)} bytes: refused as a bomb.")
+        if page.photometric not in _PHOTOMETRIC:
+            raise ItemError(
+                f"{ref.source_file} is a TIFF of photometric {page.photometric.name}, "
+                "expected RGB, YCBCR or MINISBLACK."
+            )
+        if 0 in page.databytecounts:
+            raise ItemError(f"{ref.source_file} has strips or tiles without data, expected pixels everywhere.")
         image = page.asarray(maxworkers=1)
+        if image.shape != page.shape or not image.size:
+            raise ItemError(f"{ref.source_file} claims {page.shape} pixels and holds {image.shape}.")
         if image.ndim == 2:
             image = image[..., None]
         elif page.axes.startswith("S"):  # bands stored one after another
@@ -134,7 +168,7 @@ def _three_bands(image: Raster, kind: str, ref: MemberRef) -> tuple[Raster, str 
     if bands == 3:
         return image, None
     if bands == 4 and kind != "jpg":
-        return image[..., :3], "alpha channel dropped"
+        return image[..., :3], "alpha channel dropped" if kind == "png" else "fourth band dropped"
     if bands in (1, 2):
         return np.repeat(image[..., :1], 3, axis=2), "grey repeated to three bands"
     raise ItemError(f"{ref.source_file} has {bands} bands, expected RGB, RGBA or grey.")

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+import numpy as np
+
 from gfm_pipeline.errors import ItemError
+from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.shards.manifest import Rejected
-from shard_builder.config import BuildConfig
-from shard_builder.source import PlannedSample, Scan
+from shard_builder.config import BuildConfig, resolve_sensors
+from shard_builder.source import PlannedRaster, PlannedSample, Scan
 
 
 @dataclass(frozen=True)
@@ -61,26 +65,35 @@ def plan_build(config: BuildConfig, scan: Scan, sensors: tuple[str, ...]) -> Bui
             groups.setdefault(tuple(s for s in sensors if s in sample.rasters), []).append(sample)
     tasks: list[ShardTask] = []
     base = config.digest()
+    specs = resolve_sensors(config, sensors)
     for present, samples in sorted(groups.items(), key=lambda group: (-len(group[0]), group[0])):
-        for members in _split(samples, config):
+        for members in _split(samples, config, specs):
             tasks.append(_task(f"{config.collection}-{len(tasks):06d}", present, members, base))
     dropped = [_dropped(sample, missing) for sample, missing in unpaired if config.unpaired == "drop"]
     everything = json.dumps([base, [task.digest for task in tasks], [item.model_dump() for item in dropped]])
     return BuildPlan(tuple(tasks), unpaired, tuple(dropped), hashlib.sha256(everything.encode()).hexdigest())
 
 
-def _split(samples: list[PlannedSample], config: BuildConfig) -> list[list[PlannedSample]]:
+def _split(
+    samples: list[PlannedSample], config: BuildConfig, specs: Mapping[str, SensorSpec]
+) -> list[list[PlannedSample]]:
     shards: list[list[PlannedSample]] = []
     size = 0
     for sample in samples:
-        # A tile counts with the whole file it is cut from: an upper bound that needs no pixel to be read.
-        weight = sum(raster.ref.size for raster in sample.rasters.values())
+        weight = sum(_weight(raster, specs[sensor]) for sensor, raster in sample.rasters.items())
         if not shards or len(shards[-1]) == config.max_samples or size + weight > config.max_bytes:
             shards.append([])
             size = 0
         shards[-1].append(sample)
         size += weight
     return shards
+
+
+def _weight(raster: PlannedRaster, spec: SensorSpec) -> int:
+    """Return the bytes a raster counts for: those of its file; those of its pixels for a tile of one."""
+    if raster.window is None:
+        return raster.ref.size
+    return raster.window[2] * raster.window[3] * len(spec.bands) * np.dtype(spec.dtype).itemsize
 
 
 def _task(name: str, sensors: tuple[str, ...], samples: list[PlannedSample], base: str) -> ShardTask:

@@ -15,6 +15,7 @@ from gfm_pipeline.errors import ArchiveError, ItemError, UsageError
 from gfm_pipeline.registry import Registry
 from gfm_pipeline.shards.codec import Raster
 from gfm_pipeline.shards.manifest import InputFile, Rejected
+from gfm_pipeline.shards.sample import is_key
 from shard_builder.archive import ArchiveReader, Listing, MemberRef, list_archive
 from shard_builder.config import BuildConfig
 from shard_builder.georeference import Georeference
@@ -99,10 +100,7 @@ class InputView:
 
     def add_input(self, relative: str, items: int) -> None:
         """Record the provenance of an archive or folder."""
-        path = self.root / relative
-        self.scan.inputs.append(
-            InputFile(path=relative, bytes=path.stat().st_size if path.is_file() else 0, items=items)
-        )
+        self.scan.inputs.append(InputFile(path=relative, bytes=input_bytes(self.root, relative), items=items))
 
     def reject(self, item: str, source_file: str, reason: str, members: int = 1) -> None:
         """Leave an item (of so many archive members) out under `on_error: skip`; raise ItemError under `fail`."""
@@ -146,10 +144,35 @@ def scan_input(config: BuildConfig, index_folder: Path) -> Scan:
     only = None if path.is_dir() else path.name
     view = InputView(path if path.is_dir() else path.parent, only, index_folder, config, Scan())
     source.scan(view)
+    _check_keys(view)
     if not view.scan.samples and not view.scan.rejected:
         found = ", ".join(view.names()[:6]) or "nothing"
         raise ArchiveError(f"{path} holds nothing that source {config.source} knows; found {found}.")
     return view.scan
+
+
+def input_bytes(root: Path, relative: str) -> int:
+    """Return the size of an archive, or of all files in a folder."""
+    path = root / relative
+    if path.is_file():
+        return path.stat().st_size
+    return sum(ref.size for ref in list_archive(root, relative, root).members)
+
+
+def _check_keys(view: InputView) -> None:
+    """Reject what has the key of an earlier sample (an archive beside its unpacked copy, say) or one that is none."""
+    holders: dict[str, PlannedSample] = {}
+    samples, view.scan.samples = view.scan.samples, []
+    for sample in samples:
+        source_file = next(iter(sample.rasters.values())).ref.source_file
+        first = holders.setdefault(sample.key.lower(), sample)
+        if first is not sample:
+            earlier = next(iter(first.rasters.values())).ref.source_file
+            view.reject(sample.key, source_file, f"its key {sample.key} is that of {earlier} already", members=0)
+        elif not is_key(sample.key):
+            view.reject(sample.key, source_file, f"{sample.key!r} cannot be a sample key", members=0)
+        else:
+            view.scan.samples.append(sample)
 
 
 def ignore_rest(view: InputView, used: Iterable[str], why: dict[str, str], otherwise: str) -> None:

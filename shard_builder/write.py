@@ -101,22 +101,23 @@ class ShardWriter:
         self._reader.close()
 
     def _add(self, shard: _ShardUnderWay, sample: PlannedSample) -> None:
-        try:
-            decoded = {name: self._decode(raster, name) for name, raster in sample.rasters.items()}
-        except ItemError as error:
-            if self._config.on_error == "fail":
-                raise
-            first = next(iter(sample.rasters.values())).ref
-            shard.rejected.append(
-                Rejected(
-                    item=sample.key,
-                    source_file=first.source_file,
-                    reason=str(error),
-                    policy="on_error=skip",
-                    shard=shard.task.name,
+        decoded: dict[str, Decoded] = {}
+        for name, raster in sample.rasters.items():
+            try:
+                decoded[name] = self._decode(raster, name)
+            except ItemError as error:
+                if self._config.on_error == "fail":
+                    raise
+                shard.rejected.append(
+                    Rejected(
+                        item=sample.key,
+                        source_file=raster.ref.source_file,
+                        reason=str(error),
+                        policy="on_error=skip",
+                        shard=shard.task.name,
+                    )
                 )
-            )
-            return
+                return
         shard.add(sample, decoded, {name: codec_of(self._config, name) for name in decoded})
 
     def _decode(self, raster: PlannedRaster, sensor: str) -> Decoded:

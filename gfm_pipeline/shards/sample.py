@@ -48,9 +48,14 @@ class SampleRecord(StrictModel):
     """What the archive says about the content, e.g. {"class": "airport"}."""
 
 
+def is_key(key: str) -> bool:
+    """Return whether `key` can name members of a shard."""
+    return len(key) <= MAX_KEY_LENGTH and KEY_PATTERN.fullmatch(key) is not None
+
+
 def check_key(key: str) -> str:
     """Return `key` if it can name members of a shard; raise ShardError otherwise."""
-    if not KEY_PATTERN.fullmatch(key) or len(key) > MAX_KEY_LENGTH:
+    if not is_key(key):
         raise ShardError(
             f"{key!r} cannot be a sample key: expected 1 to {MAX_KEY_LENGTH} of A-Z a-z 0-9 _ - and no dot."
         )

@@ -34,17 +34,20 @@ class BandStats(StrictModel):
 
 def measure(raster: Raster, bands: tuple[str, ...]) -> list[BandStats]:
     """Return the statistics of each band of a raster [C,H,W] or series [T,C,H,W]; every pixel must be finite."""
-    channels_first = np.moveaxis(raster, -3, 0).reshape(len(bands), -1).astype(np.float64)
-    means = channels_first.mean(axis=1)
-    m2 = np.square(channels_first - means[:, None]).sum(axis=1)
+    channels_first = np.moveaxis(raster, -3, 0).reshape(len(bands), -1)
+    low, high = channels_first.min(axis=1), channels_first.max(axis=1)
+    values = channels_first.astype(np.float64)
+    means = values.mean(axis=1)
+    values -= means[:, None]
+    m2 = np.square(values, out=values).sum(axis=1)
     return [
         BandStats(
             band=band,
             count=channels_first.shape[1],
             mean=float(means[i]),
             m2=float(m2[i]),
-            min=float(channels_first[i].min()),
-            max=float(channels_first[i].max()),
+            min=float(low[i]),
+            max=float(high[i]),
         )
         for i, band in enumerate(bands)
     ]

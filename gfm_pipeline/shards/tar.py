@@ -14,7 +14,7 @@ import io
 import tarfile
 import zlib
 from collections.abc import Mapping
-from typing import IO
+from typing import IO, cast
 
 from gfm_pipeline.errors import ShardError
 from gfm_pipeline.shards.manifest import Member
@@ -46,7 +46,8 @@ class ShardTar:
 
     def __init__(self, file: IO[bytes]) -> None:
         self._stream = _HashingFile(file)
-        self._tar = tarfile.open(fileobj=self._stream, mode="w|", format=tarfile.USTAR_FORMAT)  # type: ignore[call-overload]
+        output = cast(IO[bytes], self._stream)  # a tar stream only writes
+        self._tar = tarfile.open(fileobj=output, mode="w|", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
         self._keys: set[str] = set()
 
     def add(self, key: str, members: Mapping[str, bytes]) -> dict[str, Member]:
@@ -80,7 +81,7 @@ class ShardTar:
         end = self._tar.offset + BLOCK + -(-len(data) // BLOCK) * BLOCK
         self._tar.addfile(info, io.BytesIO(data))
         assert self._tar.offset == end, "a tar header was not one block"
-        self._tar.members.clear()  # tarfile keeps every header otherwise
+        self._tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header otherwise
 
     def close(self) -> tuple[int, str]:
         """Finish the tar; return its size in bytes and its sha256."""
@@ -90,4 +91,4 @@ class ShardTar:
 
     def abandon(self) -> None:
         """Give up: nothing more is written, and the tar is left without its end mark."""
-        self._tar.fileobj.closed = True  # else tarfile writes to the closed file when collected
+        self._tar.fileobj.closed = True  # type: ignore[attr-defined]  # else tarfile writes to the closed file when collected

@@ -49,7 +49,11 @@ class MDAS:
             if match is None:
                 others += 1
             else:
-                areas.setdefault(int(match[1]), {})[_SENSOR[match[2].upper()]] = ref
+                refs, sensor = areas.setdefault(int(match[1]), {}), _SENSOR[match[2].upper()]
+                if sensor in refs:
+                    view.reject(f"sub_area_{match[1]}", ref.source_file, f"duplicate of {refs[sensor].source_file}")
+                else:
+                    refs[sensor] = ref
         if others:
             view.scan.ignored.append(Ignored(name, "rasters other than 3K RGB and DSM of a sub-area", others))
         reader = view.reader()

@@ -54,7 +54,10 @@ class Sen12MS:
     def _scan_archive(self, view: InputView, name: str, places: dict[str, dict[str, MemberRef]]) -> None:
         found = 0
         left_out: dict[str, int] = {}
-        for ref in view.open(name).members:
+        listing = view.open(name)
+        if not listing.members and not listing.refused:
+            raise ArchiveError(f"{view.root / name} holds no files. Copy or download it again, or remove it.")
+        for ref in listing.members:
             match = _PATCH.fullmatch(ref.member)
             if match is None or match[2] in _NOT_READ:
                 reason = _NOT_READ[match[2]] if match else "no SEN12MS patch by its name"
@@ -67,8 +70,6 @@ class Sen12MS:
                 continue
             place[sensor] = ref
             found += 1
-        if not found and not left_out:
-            raise ArchiveError(f"{view.root / name} holds no files.")
         view.scan.items += found
         view.scan.ignored += [Ignored(name, reason, files) for reason, files in sorted(left_out.items())]
         view.add_input(name, found)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
+import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import webdataset
 from PIL import Image
@@ -21,6 +24,7 @@ from gfm_pipeline.shards.stats import measure, merge
 from shard_builder.build import BuildReport, build_collection
 from shard_builder.config import BuildConfig
 from shard_builder.source import SOURCES
+from tests.make import archives
 from tests.make.archives import LONELY, MAKERS, sen12ms
 
 
@@ -114,13 +118,9 @@ def test_an_unpacked_archive_is_the_same_archive(source: str, tmp_path: Path) ->
     truth = MAKERS[source](raw)
     for path in raw.iterdir():
         if path.suffix == ".zip":
-            import shutil
-
             target = unpacked if source != "millionaid" else unpacked / "MillionAID"
             shutil.unpack_archive(path, target)
         else:
-            import tarfile
-
             with tarfile.open(path) as archive:
                 archive.extractall(unpacked, filter="data")
     build(source, unpacked, tmp_path / "out")
@@ -160,8 +160,6 @@ def test_every_bad_item_is_an_error_or_a_row(source: str, tmp_path: Path) -> Non
 
 
 def _break_one_item(source: str, folder: Path) -> None:
-    from tests.make import archives
-
     if source == "sen12ms":
         archives.sen12ms(folder, s2_bands=12)
     elif source == "mdas":
@@ -176,6 +174,110 @@ def _break_one_item(source: str, folder: Path) -> None:
         members = {"good.png": good, "zero.jpg": b"", "torn.png": good[:40], "deep.png": b"no image at all"}
         members["sixteen.png"] = imagecodecs.png_encode(np.zeros((8, 8, 3), np.uint16))
         archives.zipped(folder / name, {f"{top}/{n}": data for n, data in members.items()})
+
+
+def test_the_numbers_add_up_and_the_faulty_file_is_named(tmp_path: Path) -> None:
+    top, lc = "ROIs1158_spring", "ROIs1158_spring_{0}_1_p{1}.tif"
+    good = {s: archives.tiff(np.ones((8, 8, n), d)) for s, n, d in (("s1", 2, np.float32), ("s2", 13, np.uint16))}
+    for sensor, data in good.items():
+        members = {f"{top}/{sensor}_1/{lc.format(sensor, patch)}": data for patch in range(4)}
+        if sensor == "s2":
+            members[f"{top}/s2_1/{lc.format('s2', 1)}"] = archives.tiff(np.ones((8, 8, 12), np.uint16))
+            members[f"{top}/s2_1/{lc.format('s2', 2)}"] = data[: len(data) // 2]
+        archives.tar_gz(tmp_path / f"{top}_{sensor}.tar.gz", members | {f"{top}/../{sensor}.tif": data})
+    report = build("sen12ms", tmp_path, tmp_path / "out", on_error="skip", max_samples=3)
+    assert report.manifest.counts == {
+        "items_found": 10,
+        "items_rejected": 2,
+        "samples_planned": 4,
+        "samples_packed": 2,
+        "samples_rejected": 2,
+        "samples_unpaired": 0,
+        "samples_dropped": 0,
+    }
+    rows = [json.loads(line) for line in (tmp_path / "out" / "failures.jsonl").read_text().splitlines()]
+    assert len(rows) == 4
+    assert [row["source_file"] for row in rows if row["shard"]] == [
+        f"{top}_s2.tar.gz!{top}/s2_1/{lc.format('s2', patch)}" for patch in (1, 2)
+    ]
+    assert {path.name for path in tmp_path.iterdir()} == {f"{top}_s1.tar.gz", f"{top}_s2.tar.gz", "out"}
+
+
+@pytest.mark.parametrize("policy", ["fail", "skip"])
+def test_an_archive_beside_its_unpacked_copy_is_not_packed_twice(source: str, policy: str, tmp_path: Path) -> None:
+    truth = MAKERS[source](tmp_path)
+    name = {"millionaid": "MillionAID"}.get(source, "")
+    for path in list(tmp_path.iterdir()):
+        if path.suffix == ".zip":
+            shutil.unpack_archive(path, tmp_path / name)
+        else:
+            with tarfile.open(path) as archive:
+                archive.extractall(tmp_path, filter="data")
+    if policy == "fail":
+        with pytest.raises(ItemError, match=r"duplicate of|is that of"):
+            build(source, tmp_path, tmp_path / "out")
+        return
+    report = build(source, tmp_path, tmp_path / "out", on_error="skip")
+    assert report.manifest.num_samples == len(truth)
+    assert len(report.rejected) >= len(truth) / 2  # tiles of one image may be rejected as one
+
+
+HOSTILE = {"a b/ok.png": "ok", "../../up.png": "leaves", "/abs.png": "absolute", "a/zero.png": "begins with nothing"}
+
+
+@pytest.mark.parametrize("policy", ["fail", "skip"])
+def test_nothing_hostile_gets_out_of_the_output(policy: str, tmp_path: Path) -> None:
+    image = imagecodecs.png_encode(np.zeros((8, 8, 3), np.uint8))
+    raw = tmp_path / "deep" / "raw"
+    raw.mkdir(parents=True)
+    members = {name: b"" if "zero" in name else image for name in HOSTILE} | {"a/.hid.png": b"?", "__MACOSX/x.png": b""}
+    archives.zipped(raw / "GeoPileV0.zip", members)
+    if policy == "fail":
+        with pytest.raises(ItemError, match=r"GeoPileV0\.zip!"):
+            build("geopile", raw, tmp_path / "out")
+    else:
+        report = build("geopile", raw, tmp_path / "out", on_error="skip")
+        assert {row.source_file.partition("!")[2]: True for row in report.rejected} == {
+            name: True for name, why in HOSTILE.items() if why != "ok"
+        }
+        assert all(HOSTILE[row.source_file.partition("!")[2]] in row.reason for row in report.rejected)
+        assert [key for key, *_ in read_with_public_libraries(tmp_path / "out")] == ["a_b_ok"]
+    assert {path.name for path in tmp_path.iterdir()} <= {"deep", "out"}
+    assert [path.name for path in (tmp_path / "deep").rglob("*")] == ["raw", "GeoPileV0.zip"]
+
+
+def test_keys_of_tiles_do_not_clash_with_those_of_images(tmp_path: Path) -> None:
+    big = imagecodecs.png_encode(np.zeros((64, 100, 3), np.uint8))
+    small = imagecodecs.png_encode(np.ones((8, 8, 3), np.uint8))
+    archives.zipped(
+        tmp_path / "GeoPileV0.zip", {"a/x.png": big, "a/x_r0_c36.png": small, "a/Y.png": small, "a/y.png": big}
+    )
+    with pytest.raises(ItemError, match=r"x_r0_c36\.png: its key a_x_r0_c36 is that of GeoPileV0.zip!a/x\.png"):
+        build("geopile", tmp_path, tmp_path / "out")
+    build("geopile", tmp_path, tmp_path / "out", on_error="skip")
+    keys = [key for key, *_ in read_with_public_libraries(tmp_path / "out")]
+    assert len({key.lower() for key in keys}) == len(keys) == 5
+
+
+def test_damaged_geotiff_tags_cost_the_place_not_the_sample(tmp_path: Path) -> None:
+    top = "ROIs1158_spring"
+    for sensor, bands, dtype in (("s1", 2, np.float32), ("s2", 13, np.uint16)):
+        data = archives.tiff(np.ones((8, 8, bands), dtype), **archives.utm(float("inf"), float("nan"), 32))
+        archives.tar_gz(tmp_path / f"{top}_{sensor}.tar.gz", {f"{top}/{sensor}_1/{top}_{sensor}_1_p1.tif": data})
+    build("sen12ms", tmp_path, tmp_path / "out")
+    (row,) = pq.read_table(tmp_path / "out" / "catalog.parquet").to_pylist()
+    assert (row["geometry"], row["crs"], row["sensors"]) == (None, None, ["s1", "s2"])
+
+
+def test_a_place_without_tags_is_null_in_the_catalog(tmp_path: Path) -> None:
+    truth = MAKERS["geopile"](tmp_path)
+    build("geopile", tmp_path, tmp_path / "out", max_samples=3)
+    rows = pq.read_table(tmp_path / "out" / "catalog.parquet").to_pylist()
+    assert {row["key"] for row in rows} == truth.keys()
+    assert {row["geometry"] for row in rows} == {None}
+    for row in rows:
+        sidecar = json.loads((tmp_path / "out" / "shards" / f"{row['shard']}.json").read_text())
+        assert row["key"] in [sample["key"] for sample in sidecar["samples"]]
 
 
 def test_a_wrong_number_of_bands_names_file_found_expected_and_remedy(tmp_path: Path) -> None:
@@ -216,7 +318,6 @@ def test_rules_are_counted_and_originals_kept(tmp_path: Path) -> None:
 
 
 def test_the_place_is_that_of_the_tags(tmp_path: Path) -> None:
-    import pyarrow.parquet as pq
     import shapely
     from pyproj import Transformer
 
@@ -240,12 +341,16 @@ def test_another_configuration_does_not_mix_into_a_collection(tmp_path: Path) ->
     out = tmp_path / "out"
     build("geopile", tmp_path, out)
     (out / "mine.txt").write_text("keep me")
+    other = out / "shards" / "sen12ms" / "shards" / "sen12ms-000000.tar"  # a collection of someone's below "shards"
+    other.parent.mkdir(parents=True)
+    other.write_text("keep me too")
     with pytest.raises(GfmError, match="--fresh"):
         build("geopile", tmp_path, out, max_samples=3)
     again = build("geopile", tmp_path, out)
     assert again.scan is None
     build("geopile", tmp_path, out, fresh=True, max_samples=3)
     assert (out / "mine.txt").read_text() == "keep me"
+    assert other.read_text() == "keep me too"
 
 
 def test_statistics_do_not_depend_on_how_they_are_split() -> None:

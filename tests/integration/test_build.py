@@ -9,6 +9,8 @@ import os
 import random
 import signal
 import subprocess
+import sys
+import tarfile
 import time
 import zipfile
 from pathlib import Path
@@ -139,6 +141,52 @@ def test_what_was_left_out_is_exit_code_three(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert "4 rejected (on_error=skip)" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_a_changed_folder_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    sen12ms(tmp_path / "raw")
+    for path in (tmp_path / "raw").glob("*.tar.gz"):
+        with tarfile.open(path) as archive:
+            archive.extractall(tmp_path / "folders", filter="data")
+    words = command("sen12ms", tmp_path / "folders", tmp_path / "out")
+    run_command(*words)
+    assert "Nothing to do" in run_command(*words).stdout
+    next((tmp_path / "folders").rglob("*_p2.tif")).unlink()
+    refused(words, 2, "--fresh to build again")
+
+
+@pytest.mark.parametrize("wrong", ["input=/nowhere", "unpaired=error", "sensors.s3.bands=[a]"])
+def test_a_refused_build_leaves_no_litter(wrong: str, tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    sen12ms(tmp_path / "raw")
+    done = run_command(*command("sen12ms", tmp_path / "raw", tmp_path / "out", wrong), check=False)
+    assert done.returncode in (1, 2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_build_says_so_and_goes_on(demo_archives: Path, tmp_path: Path) -> None:
+    words = command("sen12ms", demo_archives, tmp_path / "out", "max_samples=1", "workers=2")
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    process = subprocess.Popen(words, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not list((tmp_path / "out").glob("shards/*.json")):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(".")]
+    run_command(*words)
+    run_command(*command("sen12ms", demo_archives, tmp_path / "whole", "max_samples=1"))
+    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+
+
+def test_the_builder_needs_no_torch() -> None:
+    code = (
+        "import sys, shard_builder.build as build; build.SOURCES.names(); build.EXECUTORS.names()\n"
+        "print(sorted({'torch', 'webdataset', 'deepspeed', 'matplotlib'} & set(sys.modules)))"
+    )
+    assert run_command(sys.executable, "-c", code).stdout.strip() == "[]"
 
 
 @needs_real

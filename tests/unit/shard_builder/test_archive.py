@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import io
 import os
+import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
@@ -11,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gfm_pipeline.errors import ArchiveError, ItemError
+from gfm_pipeline.errors import ArchiveError, ItemError, StorageError
 from shard_builder.archive import ArchiveReader, MemberRef, list_archive, unsafe_reason
 from tests.make.archives import tar_gz, zipped
 
@@ -149,3 +152,139 @@ def test_a_damaged_zip_member_is_an_item_error(tmp_path: Path) -> None:
     (ref,) = list_archive(tmp_path, "a.zip", tmp_path).members
     with pytest.raises(ItemError, match=r"cannot read a\.zip!x"):
         ArchiveReader(tmp_path, tmp_path, 10**6).read(ref)
+
+
+ZEROS = bytes(1024)
+"""Content that looks like tar's end mark."""
+
+
+def plain_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> bytes:
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["cut", "hole", "header", "appended"])
+def test_a_tar_of_zeros_that_lost_members_is_noticed(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    whole = plain_tar(path, {f"{i}.bin": ZEROS for i in range(3)})
+    second = 512 + len(ZEROS)  # where the second header begins
+    path.write_bytes(
+        {
+            "cut": whole[: 2 * second],
+            "hole": whole[:second] + bytes(512) + whole[second + 512 :],
+            "header": whole[:second] + b"x" * 512 + whole[second + 512 :],
+            "appended": whole + whole,
+        }[damage]
+    )
+    with pytest.raises(ArchiveError, match="end-of-archive mark"):
+        list_archive(tmp_path, path.name, tmp_path)
+
+
+@pytest.mark.parametrize("size", [-512, -(2**40), 2**62, 2**70])
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
+def test_a_tar_header_with_an_impossible_size_is_an_error(size: int, suffix: str, tmp_path: Path) -> None:
+    header = bytearray(tarfile.TarInfo("x").tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)  # type: ignore[attr-defined]
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    data = bytes(header) + bytes(10240)
+    (tmp_path / f"a.{suffix}").write_bytes(gzip.compress(data) if suffix == "tar.gz" else data)
+    with pytest.raises(ArchiveError, match="is damaged or cut short"):
+        list_archive(tmp_path, f"a.{suffix}", tmp_path)
+
+
+@pytest.mark.parametrize("change", ["cut", "flip"])
+def test_any_damage_to_a_tar_gz_is_noticed_or_harmless(change: str, tmp_path: Path) -> None:
+    members = {f"{i}.bin": DATA[i : 400 + i] + ZEROS for i in range(3)}
+    path = tmp_path / "a.tar.gz"
+    whole = plain_tar(path, members, "w:gz")
+    for at in range(len(whole)):
+        damaged = whole[:at] if change == "cut" else whole[:at] + bytes([whole[at] ^ (1 << at % 8)]) + whole[at + 1 :]
+        path.write_bytes(damaged)
+        try:
+            listing = list_archive(tmp_path, path.name, tmp_path / "index")
+        except ArchiveError:
+            continue
+        assert change == "flip", f"cut to {at} of {len(whole)} bytes unnoticed"
+        reader = ArchiveReader(tmp_path, tmp_path / "index", 10**6)
+        assert {ref.member: reader.read(ref) for ref in listing.members} == members, f"bit of byte {at}"
+
+
+@pytest.mark.parametrize("change", ["cut", "flip"])
+def test_any_damage_to_a_zip_is_noticed_or_harmless(change: str, tmp_path: Path) -> None:
+    members = {f"{i}.bin": DATA[i : 300 + i] + ZEROS for i in range(3)}
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    whole = (tmp_path / "a.zip").read_bytes()
+    for at in range(len(whole)):
+        damaged = whole[:at] if change == "cut" else whole[:at] + bytes([whole[at] ^ (1 << at % 8)]) + whole[at + 1 :]
+        (tmp_path / "a.zip").write_bytes(damaged)
+        try:
+            listing = list_archive(tmp_path, "a.zip", tmp_path)
+        except ArchiveError:
+            continue
+        assert change == "flip", f"cut to {at} of {len(whole)} bytes unnoticed"
+        reader = ArchiveReader(tmp_path, tmp_path, 10**6)
+        for ref in listing.members:
+            with contextlib.suppress(ItemError):
+                assert reader.read(ref) in members.values(), f"bit of byte {at}"
+
+
+@pytest.mark.parametrize("posix", [False, True])
+def test_sparse_members_are_refused(posix: bool, tmp_path: Path) -> None:
+    with (tmp_path / "holes").open("wb") as file:
+        file.truncate(2**20)
+        file.seek(2**20)
+        file.write(b"end")
+    form = "--format=posix" if posix else "--format=gnu"
+    subprocess.run(["tar", form, "-cSf", "a.tar", "holes"], cwd=tmp_path, check=True)
+    assert list_archive(tmp_path, "a.tar", tmp_path).refused == [("holes", "sparse file")]
+
+
+@pytest.mark.parametrize("name", ["a\nerror: b.tif", "a\x1b[31m.tif", "caf\udce9.tif"])
+def test_names_that_would_spoil_messages_are_refused_and_printed_safely(name: str, tmp_path: Path) -> None:
+    plain_tar(tmp_path / "a.tar", {name: b"x", "fine.tif": b"y"})
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / name).write_bytes(b"x")
+    for archive in ("a.tar", "folder"):
+        listing = list_archive(tmp_path, archive, tmp_path)
+        ((shown, reason),) = listing.refused
+        assert shown.isprintable()
+        assert shown.encode()
+        assert reason == "empty or damaged name"
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_the_second_zip_member_of_a_name_is_refused_and_the_first_is_read(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("x", b"first")
+        archive.writestr("x", b"other")
+    listing = list_archive(tmp_path, "a.zip", tmp_path)
+    assert listing.refused == [("x", "second member of this name")]
+    assert [ArchiveReader(tmp_path, tmp_path, 100).read(ref) for ref in listing.members] == [b"first"]
+
+
+def test_an_unreadable_folder_is_an_error_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "closed").mkdir(parents=True)
+    scandir = os.scandir
+
+    def refuse(path: str | Path) -> object:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ArchiveError, match=r"cannot read the folder .*closed: Permission denied"):
+        list_archive(tmp_path, "a", tmp_path)
+
+
+def test_a_full_disk_is_not_blamed_on_the_archive(tmp_path: Path) -> None:
+    tar_gz(tmp_path / "a.tar.gz", {"x": DATA})
+    (tmp_path / "index").write_bytes(b"a file where the folder should be")
+    with pytest.raises(StorageError, match="cannot write"):
+        list_archive(tmp_path, "a.tar.gz", tmp_path / "index")

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import zlib
+from typing import Any
+
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
 from gfm_pipeline.errors import ItemError
 from shard_builder.archive import MemberRef
 from shard_builder.config import BuildConfig
 from shard_builder.image_archive import unique_keys
-from shard_builder.images import decode_rgb, decode_tiff, tile_windows
+from shard_builder.images import decode_rgb, decode_tiff, image_size, tile_windows
 from tests.make.archives import tiff
 
 
@@ -60,3 +68,132 @@ def test_keys_are_unique_short_and_stable() -> None:
     assert keys[3] == "c"
     assert max(map(len, keys)) <= 48
     assert unique_keys(members[3:4]) == ["c"]
+
+
+REF = MemberRef("a.zip", "zip", "x.img", 1)
+SMOOTH = (np.add.outer(np.arange(64), np.arange(64))[..., None] * np.array([1, 2, 0.5]) % 256).astype(np.uint8)
+
+
+def saved(mode: str, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(SMOOTH).convert(mode).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "options"),
+    [
+        ("RGB", "JPEG", {}),
+        ("RGB", "JPEG", {"progressive": True}),
+        ("L", "JPEG", {}),
+        ("P", "PNG", {}),
+        ("P", "PNG", {"transparency": 3}),
+        ("1", "PNG", {}),
+        ("LA", "PNG", {}),
+        ("RGBA", "PNG", {}),
+        ("RGB", "TIFF", {}),
+        ("RGBA", "TIFF", {}),
+        ("L", "TIFF", {"compression": "tiff_lzw"}),
+        ("RGB", "TIFF", {"compression": "jpeg"}),
+    ],
+)
+def test_colours_are_those_that_another_library_reads(mode: str, kind: str, options: dict[str, Any]) -> None:
+    data = saved(mode, kind, **options)
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).transpose(2, 0, 1)
+    decoded = decode_rgb(data, REF)
+    np.testing.assert_array_equal(decoded.raster, expected)
+    assert (decoded.original is not None) == (mode == "RGB" and kind == "JPEG")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (saved("P", "TIFF"), "photometric PALETTE"),
+        (saved("CMYK", "TIFF"), "photometric SEPARATED"),
+        (tiff(SMOOTH[..., 0]).replace(b"\x06\x01\x03\0\1\0\0\0\1\0", b"\x06\x01\x03\0\1\0\0\0\0\0"), "MINISWHITE"),
+        (saved("CMYK", "JPEG"), "has 4 bands"),
+        (imagecodecs.png_encode(SMOOTH.astype(np.uint16)), "uint16 pixels, expected 8-bit RGB"),
+    ],
+)
+def test_numbers_that_are_no_intensities_are_refused(data: bytes, words: str) -> None:
+    with pytest.raises(ItemError, match=words):
+        decode_rgb(data, REF)
+
+
+@pytest.mark.parametrize("data", [saved("RGB", "JPEG"), saved("RGB", "PNG"), saved("RGB", "TIFF")])
+def test_an_image_that_is_cut_short_is_never_half_an_image(data: bytes) -> None:
+    for length in range(0, len(data) - 1, 41):
+        try:
+            raster = decode_rgb(data[:length], REF).raster
+        except ItemError:
+            continue
+        np.testing.assert_array_equal(raster, decode_rgb(data, REF).raster)  # what was cut were no pixels
+
+
+def test_strips_without_data_are_refused() -> None:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, SMOOTH[..., 0], rowsperstrip=8, compression="zlib")
+    data = bytearray(buffer.getvalue())
+    with tifffile.TiffFile(io.BytesIO(bytes(data))) as file:
+        at = file.pages.first.tags["StripByteCounts"].valueoffset
+    data[at : at + 4] = bytes(4)
+    with pytest.raises(ItemError, match="without data"):
+        decode_tiff(bytes(data), REF)
+
+
+def test_a_volume_is_no_image() -> None:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, np.zeros((16, 32, 32), np.uint8), volumetric=True, tile=(16, 16, 16))
+    for decode in (decode_rgb, decode_tiff):
+        with pytest.raises(ItemError, match="axes ZYX"):
+            decode(buffer.getvalue(), REF)
+
+
+def huge(kind: str) -> bytes:
+    if kind == "tif":
+        data = bytearray(tiff(np.zeros((16, 16), np.uint8)))
+        for tag in (256, 257):
+            at = data.index(tag.to_bytes(2, "little"), 8)
+            data[at + 8 : at + 12] = (2**20).to_bytes(4, "little")
+        return bytes(data)
+    if kind == "png":
+        data = bytearray(saved("RGB", "PNG"))
+        data[16:24] = (2**20).to_bytes(4, "big") * 2
+        data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+        return bytes(data)
+    data = bytearray(saved("RGB", "JPEG"))
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = b"\xff\xff\xff\xff"
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["tif", "png", "jpg"])
+def test_a_header_that_claims_too_many_pixels_is_refused_before_it_is_tiled_or_decoded(kind: str) -> None:
+    for read in (image_size, decode_rgb):
+        with pytest.raises(ItemError, match=r"claims|bomb|no readable image"):
+            read(huge(kind), REF)
+
+
+def test_the_largest_genuine_images_are_welcome() -> None:
+    data = bytearray(saved("RGB", "PNG"))
+    data[16:24] = (31672).to_bytes(4, "big") * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    assert image_size(bytes(data), REF) == (31672, 31672)
+
+
+def test_four_bands_of_a_tiff_are_not_called_alpha() -> None:
+    assert decode_rgb(tiff(np.zeros((8, 8, 4), np.uint8)), REF).rules == ("fourth band dropped",)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_damaged_images_raise_nothing_but_item_errors(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    whole = saved("RGB", kind)
+    for _ in range(150):
+        data = bytearray(whole)
+        reach = min(200, len(data))
+        for at in rng.integers(-reach, reach, 3):  # headers are at the front, TIFF directories at either end
+            data[at] = rng.integers(0, 256)
+        for read in (decode_rgb, decode_tiff, image_size):
+            with contextlib.suppress(ItemError):
+                read(bytes(data), REF)

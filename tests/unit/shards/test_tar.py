@@ -54,3 +54,31 @@ def test_keys_that_readers_would_cut_are_refused(key: str) -> None:
 def test_member_names_that_readers_would_lose_are_refused(name: str) -> None:
     with pytest.raises(ShardError, match="cannot be a member"):
         ShardTar(io.BytesIO()).add("key", {name: b""})
+
+
+def test_bytes_are_those_of_the_writer_that_webdataset_ships() -> None:
+    from webdataset.writer import TarWriter
+
+    theirs = io.BytesIO()
+    writer = TarWriter(theirs, user="gfm", group="gfm", mode=0o444, mtime=0, encoder=False, compress=False)
+    for key, members in SAMPLES:
+        writer.write({"__key__": key, **members})
+    writer.close()
+    assert hashlib.sha256(theirs.getvalue()).hexdigest() == write()[2][1]
+
+
+def test_a_key_is_taken_once() -> None:
+    tar = ShardTar(io.BytesIO())
+    tar.add("a", {"json": b""})
+    with pytest.raises(ShardError, match="key a is in the shard already"):
+        tar.add("a", {"json": b""})
+
+
+def test_a_refused_sample_leaves_nothing_in_the_tar() -> None:
+    buffer = io.BytesIO()
+    tar = ShardTar(buffer)
+    with pytest.raises(ShardError):
+        tar.add("a", {"json": b"{}", "zz.NPY": b""})
+    tar.close()
+    with tarfile.open(fileobj=io.BytesIO(buffer.getvalue())) as archive:
+        assert archive.getnames() == []
