@@ -78,7 +78,7 @@ def build_collection(config: BuildConfig, fresh: bool, progress: Progress) -> Bu
         if store.exists(MANIFEST_PATH):
             return BuildReport(_check_finished(store, config))
         progress("scan", 0, 0)
-        _sweep(out)
+        _sweep(out, config.collection)
         scan = scan_input(config, out / WORK)
         plan = plan_build(config, scan, sensors)
         done = [task for task in plan.tasks if _is_committed(store, task)]
@@ -90,7 +90,7 @@ def build_collection(config: BuildConfig, fresh: bool, progress: Progress) -> Bu
         manifest = _manifest(config, scan, plan, sidecars)
         store.put(FAILURES_PATH, b"".join(dump_document(item) for item in rejected))
         store.put(CATALOG_PATH, make_catalog(store, sidecars))
-        _sweep(out)
+        _sweep(out, config.collection)
         store.put(MANIFEST_PATH, dump_document(manifest))
     return BuildReport(manifest, scan, plan, rejected, len(done), time.perf_counter() - started)
 
@@ -187,7 +187,8 @@ def _check_finished(store: LocalStore, config: BuildConfig) -> Manifest:
 def _check_foreign(store: LocalStore, plan: BuildPlan, done: list[ShardTask]) -> None:
     """Raise ConfigError when the folder holds committed shards that this plan would not write."""
     known = {sidecar_path(task.name) for task in done}
-    foreign = [path for path in store.list(SHARDS_PREFIX) if path.endswith(".json") and path not in known]
+    sidecars = [f"{SHARDS_PREFIX}/{path.name}" for path in _shard_files(store.root) if path.suffix == ".json"]
+    foreign = [path for path in sidecars if path not in known]
     if foreign:
         raise ConfigError(
             f"{store.url} holds {len(foreign)} shards of another plan (first: {foreign[0]}): the configuration or the "
@@ -196,19 +197,33 @@ def _check_foreign(store: LocalStore, plan: BuildPlan, done: list[ShardTask]) ->
 
 
 def _clear(out: Path) -> None:
-    """Remove what a build writes, and nothing else: the folder "shards" may hold other collections, say."""
+    """Remove what builds write, and nothing else: the folder "shards" may hold other tars or collections, say."""
     for name in (MANIFEST_PATH, CATALOG_PATH, FAILURES_PATH):
         (out / name).unlink(missing_ok=True)
-    for path in sorted((out / SHARDS_PREFIX).glob("*")):
-        if _SHARD_FILE.fullmatch(path.name) and path.is_file():
+    committed = [path for path in _shard_files(out) if path.suffix == ".json"]
+    for sidecar in committed:
+        sidecar.with_suffix(".tar").unlink(missing_ok=True)
+        sidecar.unlink()
+
+
+def _sweep(out: Path, collection: str) -> None:
+    """Remove unfinished writes of processes that are gone: temporary files, and own tars without their sidecar.
+
+    Tars of another name are somebody's data, whatever folder they lie in.
+    """
+    for folder in (out, out / SHARDS_PREFIX):
+        for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+            leftover.unlink(missing_ok=True)
+    for path in _shard_files(out):
+        own = path.stem.rpartition("-")[0] == collection
+        if own and path.suffix == ".tar" and not path.with_suffix(".json").exists():
             path.unlink()
 
 
-def _sweep(out: Path) -> None:
-    """Remove unfinished writes of processes that are gone."""
-    for folder in (out, out / SHARDS_PREFIX):
-        for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
-            leftover.unlink()
+def _shard_files(out: Path) -> list[Path]:
+    """Return the tars and sidecars of shards, sorted."""
+    found = sorted((out / SHARDS_PREFIX).glob("*"))
+    return [path for path in found if _SHARD_FILE.fullmatch(path.name) and path.is_file()]
 
 
 @contextmanager

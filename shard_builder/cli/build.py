@@ -24,7 +24,8 @@ PARTLY_FAILED = 3
 def build(path: Path, overrides: tuple[str, ...], fresh: bool) -> None:
     """Pack a raw archive into a collection of paired shards.
 
-    A build that was stopped goes on where it was. Exit code 3: done, but for the items listed in failures.jsonl.
+    A build that was stopped goes on where it was. Exit code 3: done, but for the items that could not be packed,
+    which failures.jsonl lists.
     """
     config = load_config(path, BuildConfig, overrides)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -41,5 +42,6 @@ def build(path: Path, overrides: tuple[str, ...], fresh: bool) -> None:
         report = build_collection(config, fresh, show)
     for line in describe(report, config):
         click.echo(line)
-    if report.rejected:
+    counts = report.manifest.counts
+    if counts["items_rejected"] + counts["samples_rejected"]:
         sys.exit(PARTLY_FAILED)

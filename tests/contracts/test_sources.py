@@ -19,7 +19,7 @@ import pytest
 import webdataset
 from PIL import Image
 
-from gfm_pipeline.errors import ArchiveError, GfmError, ItemError, UsageError
+from gfm_pipeline.errors import ArchiveError, ConfigError, GfmError, ItemError, UsageError
 from gfm_pipeline.shards.stats import measure, merge
 from shard_builder.build import BuildReport, build_collection
 from shard_builder.config import BuildConfig
@@ -269,6 +269,27 @@ def test_damaged_geotiff_tags_cost_the_place_not_the_sample(tmp_path: Path) -> N
     assert (row["geometry"], row["crs"], row["sensors"]) == (None, None, ["s1", "s2"])
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_pixels_that_are_no_numbers_are_refused(bad: float, tmp_path: Path) -> None:
+    top = "ROIs1158_spring"
+    image = np.ones((8, 8, 2), np.float32)
+    image[3, 4, 1] = bad
+    archives.tar_gz(tmp_path / f"{top}_s1.tar.gz", {f"{top}/s1_1/{top}_s1_1_p1.tif": archives.tiff(image)})
+    with pytest.raises(ItemError, match=r"s1 has 1 pixels that are NaN or infinite in .*_p1\.tif"):
+        build("sen12ms", tmp_path, tmp_path / "out")
+
+
+def test_tiles_lie_where_they_were_cut(tmp_path: Path) -> None:
+    image = archives.tiff(np.zeros((64, 100, 3), np.uint8), **archives.utm(600000, 5400000, 32))
+    archives.zipped(tmp_path / "GeoPileV0.zip", {"a/x.tif": image})
+    build("geopile", tmp_path, tmp_path / "out")
+    meta = {key: meta for key, _, meta in read_with_public_libraries(tmp_path / "out")}
+    assert meta["a_x_r0_c0"]["transform"] == [10.0, 0.0, 600000.0, 0.0, -10.0, 5400000.0]
+    assert meta["a_x_r0_c36"]["transform"] == [10.0, 0.0, 600360.0, 0.0, -10.0, 5400000.0]
+    west = [min(x for x, _ in meta[key]["footprint"]) for key in ("a_x_r0_c0", "a_x_r0_c36")]
+    assert west[1] > west[0]
+
+
 def test_a_place_without_tags_is_null_in_the_catalog(tmp_path: Path) -> None:
     truth = MAKERS["geopile"](tmp_path)
     build("geopile", tmp_path, tmp_path / "out", max_samples=3)
@@ -344,6 +365,9 @@ def test_another_configuration_does_not_mix_into_a_collection(tmp_path: Path) ->
     other = out / "shards" / "sen12ms" / "shards" / "sen12ms-000000.tar"  # a collection of someone's below "shards"
     other.parent.mkdir(parents=True)
     other.write_text("keep me too")
+    (other.parent / "sen12ms-000000.json").write_text("{}")
+    theirs = out / "shards" / "theirs-000000.tar"  # a WebDataset shard of someone's, by its name
+    theirs.write_text("keep me as well")
     with pytest.raises(GfmError, match="--fresh"):
         build("geopile", tmp_path, out, max_samples=3)
     again = build("geopile", tmp_path, out)
@@ -351,6 +375,40 @@ def test_another_configuration_does_not_mix_into_a_collection(tmp_path: Path) ->
     build("geopile", tmp_path, out, fresh=True, max_samples=3)
     assert (out / "mine.txt").read_text() == "keep me"
     assert other.read_text() == "keep me too"
+    assert theirs.read_text() == "keep me as well"
+
+
+def test_an_unfinished_build_of_another_plan_is_not_mixed_in(tmp_path: Path) -> None:
+    MAKERS["geopile"](tmp_path)
+    out = tmp_path / "out"
+    build("geopile", tmp_path, out, max_samples=2)
+    (out / "manifest.json").unlink()  # as a build that was killed leaves it
+    (out / "shards" / "geopile-000003.json").unlink()
+    with pytest.raises(ConfigError, match=r"shards of another plan.*--fresh"):
+        build("geopile", tmp_path, out, max_samples=5)
+    with pytest.raises(ConfigError, match=r"shards of another plan"):  # the same shards by name and size
+        build("geopile", tmp_path, out, max_samples=2, on_error="skip")
+    for path in (out / "shards").glob("*.json"):
+        path.unlink()
+    build("geopile", tmp_path, out, max_samples=5)  # nothing was committed: tars alone are no shards, and go
+    build("geopile", tmp_path, tmp_path / "whole", max_samples=5)
+    assert digests(out) == digests(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("victim", ["geopile-000001.json", "geopile-000001.tar"])
+def test_a_shard_that_lost_its_tar_or_sidecar_is_written_again(victim: str, tmp_path: Path) -> None:
+    MAKERS["geopile"](tmp_path)
+    out = tmp_path / "out"
+    whole = build("geopile", tmp_path, out, max_samples=2).manifest
+    before = digests(out)
+    (out / "manifest.json").unlink()
+    (out / "shards" / victim).unlink()
+    if victim.endswith(".tar"):
+        (out / "shards" / victim.replace(".tar", ".json")).unlink()
+    report = build("geopile", tmp_path, out, max_samples=2)
+    assert report.resumed_shards == len(whole.shards) - 1
+    assert report.manifest.digest == whole.digest
+    assert digests(out) == before
 
 
 def test_statistics_do_not_depend_on_how_they_are_split() -> None:

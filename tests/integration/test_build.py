@@ -22,7 +22,7 @@ from PIL import Image
 
 from tests.conftest import BIN, ROOT, run_command
 from tests.contracts.test_sources import digests, read_with_public_libraries
-from tests.make.archives import sen12ms, tar_gz, tiff
+from tests.make.archives import MAKERS, sen12ms, tar_gz, tiff
 
 REAL = ROOT.parent / "shared" / "raw"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="no real archives beside the project folder")
@@ -134,12 +134,39 @@ def test_nonsense_costs_one_line(settings: list[str], code: int, words: str, tmp
     run_command(*command("sen12ms", tmp_path / "raw", tmp_path / "out"))  # nothing that was left behind hinders
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("source", "damage", "words"),
+    [
+        ("sen12ms", "cut", "ROIs1868_summer_s2.tar.gz is damaged or cut short"),
+        ("sen12ms", "bands", "s2 has 12 bands in ROIs"),
+        ("geopile", "cut", "GeoPileV0.zip is no readable zip archive"),
+    ],
+)
+def test_damage_costs_one_line(source: str, damage: str, words: str, workers: int, tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    bands = {"s2_bands": 12} if damage == "bands" else {}
+    MAKERS[source](tmp_path / "raw", **bands)
+    if damage == "cut":
+        victim = max((tmp_path / "raw").iterdir(), key=lambda path: (path.suffix == ".zip", path.name))
+        victim.write_bytes(victim.read_bytes()[:-600])
+    more = ("max_samples=1", f"workers={workers}")
+    refused(command(source, tmp_path / "raw", tmp_path / "out", *more), 1, words)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    MAKERS[source](tmp_path / "raw")
+    run_command(*command(source, tmp_path / "raw", tmp_path / "out", *more))
+    run_command(*command(source, tmp_path / "raw", tmp_path / "whole", "max_samples=1"))
+    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+
+
 def test_what_was_left_out_is_exit_code_three(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     sen12ms(tmp_path / "raw", s2_bands=12)
     done = run_command(*command("sen12ms", tmp_path / "raw", tmp_path / "out", "on_error=skip"), check=False)
     assert done.returncode == 3
     assert "4 rejected (on_error=skip)" in done.stdout
+    again = run_command(*command("sen12ms", tmp_path / "raw", tmp_path / "out", "on_error=skip"), check=False)
+    assert (again.returncode, "Nothing to do" in again.stdout) == (3, True)
     assert "Traceback" not in done.stderr
 
 
@@ -187,6 +214,14 @@ def test_the_builder_needs_no_torch() -> None:
         "print(sorted({'torch', 'webdataset', 'deepspeed', 'matplotlib'} & set(sys.modules)))"
     )
     assert run_command(sys.executable, "-c", code).stdout.strip() == "[]"
+
+
+def test_leaving_out_what_has_no_partner_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    sen12ms(tmp_path / "raw")
+    done = run_command(*command("sen12ms", tmp_path / "raw", tmp_path / "out", "unpaired=drop"))
+    assert "left out, listed in failures.jsonl" in done.stdout
+    assert len((tmp_path / "out" / "failures.jsonl").read_text().splitlines()) == 1
 
 
 @needs_real

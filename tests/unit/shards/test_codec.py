@@ -56,6 +56,12 @@ def test_other_shapes_and_types_than_recorded_are_refused() -> None:
             decode(data, "npy", dtype, shape)
 
 
+@pytest.mark.parametrize("shape", [(2, 4, 3), (2, 4, 5), (2, 40, 400)])
+def test_blosc2_members_of_another_size_than_recorded_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ShardError, match=r"the record says|cannot decode"):
+        decode(encode(np.ones((2, 4, 4), np.uint16), "blosc2"), "blosc2", "uint16", shape)
+
+
 def test_pickled_arrays_are_refused() -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.array([{"a": 1}], dtype=object), allow_pickle=True)
