@@ -56,7 +56,7 @@ def test_imports_point_down(path: Path) -> None:
     own = path.relative_to(ROOT / "gfm_pipeline").parts[0].removesuffix(".py")
     if own == "__init__":
         return
-    assert own in LEVEL, f"{path} is in a room that DESIGN's layers do not know"
+    assert own in LEVEL, f"{path} is in a room that LAYERS does not list"
     for dotted, _ in imports(path):
         assert not dotted.startswith("shard_builder"), f"{path} imports {dotted}"
         room = room_of(dotted)
