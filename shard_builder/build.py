@@ -70,17 +70,20 @@ def build_collection(config: BuildConfig, fresh: bool, progress: Progress) -> Bu
     sensors = SOURCES.get(config.source).sensors
     resolve_sensors(config, sensors)
     EXECUTORS.get(config.executor)
+    for key, path in (("input", config.input), ("output", config.output)):
+        if "://" in path:
+            raise ConfigError(f"{key} {path}: this version reads and writes local folders; give a local path.")
     out = Path(config.output)
     store = LocalStore(out)
     with _own(out):
-        if fresh:
-            _clear(out)
-        if store.exists(MANIFEST_PATH):
+        if not fresh and store.exists(MANIFEST_PATH):
             return BuildReport(_check_finished(store, config))
         progress("scan", 0, 0)
         _sweep(out, config.collection)
         scan = scan_input(config, out / WORK)
         plan = plan_build(config, scan, sensors)
+        if fresh:
+            _clear(out)  # only now: a mistyped input must not cost the collection that is there
         done = [task for task in plan.tasks if _is_committed(store, task)]
         _check_foreign(store, plan, done)
         committed = {task.name for task in done}

@@ -411,6 +411,23 @@ def test_a_shard_that_lost_its_tar_or_sidecar_is_written_again(victim: str, tmp_
     assert digests(out) == before
 
 
+def test_fresh_with_a_mistyped_input_costs_nothing(tmp_path: Path) -> None:
+    MAKERS["geopile"](tmp_path)
+    out = tmp_path / "out"
+    build("geopile", tmp_path, out)
+    before = digests(out)
+    with pytest.raises(UsageError):
+        build("geopile", tmp_path / "nowhere", out, fresh=True)
+    assert digests(out) == before
+
+
+def test_a_url_is_no_local_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"output s3://bucket/x: .* give a local path"):
+        build_collection(
+            BuildConfig(source="geopile", input=str(tmp_path), output="s3://bucket/x"), False, lambda *_: None
+        )
+
+
 def test_statistics_do_not_depend_on_how_they_are_split() -> None:
     raster = np.random.default_rng(0).normal(500, 3, (2, 64, 64)).astype(np.float32)
     whole = measure(raster, ("a", "b"))
