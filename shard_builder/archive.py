@@ -233,12 +233,12 @@ def _list_zip(path: Path, relative: str) -> Listing:
 
 def _list_tar(path: Path, relative: str, kind: Literal["tar", "tar.gz"], index_folder: Path) -> Listing:
     listing = Listing()
-    last = "none"
+    last, at = "none", 0
     try:
         with _tar_stream(path, kind) as stream:
             with tarfile.open(fileobj=stream, mode="r:") as archive:
                 for info in archive:
-                    last = info.name
+                    last, at = info.name, info.offset
                     if info.isdir():
                         continue
                     if info.size < 0:
@@ -264,7 +264,8 @@ def _list_tar(path: Path, relative: str, kind: Literal["tar", "tar.gz"], index_f
     except (OSError, EOFError, tarfile.TarError, zlib.error, RuntimeError, ValueError, OverflowError) as error:
         raise ArchiveError(
             f"{path} is damaged or cut short: {error} (in or after its member {printable(last)}, number "
-            f"{len(listing.members)}). Copy or download it again."
+            f"{len(listing.members)}, at byte {at} of the {'decompressed ' if kind == 'tar.gz' else ''}tar). "
+            "Copy or download it again."
         ) from error
     return listing
 

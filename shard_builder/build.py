@@ -37,7 +37,7 @@ from shard_builder.catalog import make_catalog
 from shard_builder.config import BuildConfig, resolve_sensors
 from shard_builder.executors.executor import EXECUTORS
 from shard_builder.plan import BuildPlan, ShardTask, plan_build
-from shard_builder.source import SOURCES, Scan, input_bytes, scan_input
+from shard_builder.source import SOURCES, Scan, check_settings, input_bytes, scan_input
 from shard_builder.write import TaskResult
 
 WORK = ".build"
@@ -56,6 +56,11 @@ class BuildReport:
     resumed_shards: int = 0
     seconds: float = 0.0
 
+    @property
+    def failed(self) -> list[Rejected]:
+        """Items that could not be packed; places left out as `unpaired: drop` says are no failures."""
+        return [item for item in self.rejected if not item.policy.startswith("unpaired")]
+
 
 Progress = Callable[[str, int, int], None]
 """Told (event, done, total): "scan", "shard" after every committed shard."""
@@ -67,25 +72,24 @@ def build_collection(config: BuildConfig, fresh: bool, progress: Progress) -> Bu
     Raises ConfigError when the output holds another collection and `fresh` is not set; other GfmErrors for bad input.
     """
     started = time.perf_counter()
-    sensors = SOURCES.get(config.source).sensors
+    source = SOURCES.get(config.source)
+    sensors = source.sensors
+    check_settings(config, source)
     resolve_sensors(config, sensors)
     EXECUTORS.get(config.executor)
-    for key, path in (("input", config.input), ("output", config.output)):
-        if "://" in path:
-            raise ConfigError(f"{key} {path}: this version reads and writes local folders; give a local path.")
     out = Path(config.output)
     store = LocalStore(out)
     with _own(out):
         if not fresh and store.exists(MANIFEST_PATH):
             return BuildReport(_check_finished(store, config))
         progress("scan", 0, 0)
-        _sweep(out, config.collection)
         scan = scan_input(config, out / WORK)
         plan = plan_build(config, scan, sensors)
-        if fresh:
-            _clear(out)  # only now: a mistyped input must not cost the collection that is there
+        if fresh:  # not earlier: an input that is mistyped or damaged must not cost the old collection
+            _clear(out)
+        _sweep(out, config.collection)
         done = [task for task in plan.tasks if _is_committed(store, task)]
-        _check_foreign(store, plan, done)
+        _check_foreign(store, plan)
         committed = {task.name for task in done}
         _write_shards(config, plan, len(done), [task for task in plan.tasks if task.name not in committed], progress)
         sidecars = [load_sidecar(store, task.name) for task in plan.tasks]
@@ -187,16 +191,31 @@ def _check_finished(store: LocalStore, config: BuildConfig) -> Manifest:
     return manifest
 
 
-def _check_foreign(store: LocalStore, plan: BuildPlan, done: list[ShardTask]) -> None:
-    """Raise ConfigError when the folder holds committed shards that this plan would not write."""
-    known = {sidecar_path(task.name) for task in done}
-    sidecars = [f"{SHARDS_PREFIX}/{path.name}" for path in _shard_files(store.root) if path.suffix == ".json"]
-    foreign = [path for path in sidecars if path not in known]
+def _check_foreign(store: LocalStore, plan: BuildPlan) -> None:
+    """Raise ConfigError when the folder holds committed shards that this plan would not write.
+
+    A shard of this plan whose tar is lost or whose sidecar is damaged is not foreign: it is written again.
+    """
+    planned = {task.name: task.digest for task in plan.tasks}
+    names = [path.stem for path in _shard_files(store.root) if path.suffix == ".json"]
+    foreign = [
+        sidecar_path(name)
+        for name in names
+        if name not in planned or _task_digest(store, name, planned[name]) != planned[name]
+    ]
     if foreign:
         raise ConfigError(
             f"{store.url} holds {len(foreign)} shards of another plan (first: {foreign[0]}): the configuration or the "
             "input has changed since. Set output to another folder, or give --fresh to start over."
         )
+
+
+def _task_digest(store: LocalStore, shard: str, otherwise: str) -> str:
+    """Return the digest of the task that a committed shard was written for; `otherwise` for a damaged sidecar."""
+    try:
+        return load_sidecar(store, shard).task_digest
+    except ShardError:
+        return otherwise
 
 
 def _clear(out: Path) -> None:
@@ -214,13 +233,17 @@ def _sweep(out: Path, collection: str) -> None:
 
     Tars of another name are somebody's data, whatever folder they lie in.
     """
-    for folder in (out, out / SHARDS_PREFIX):
-        for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
-            leftover.unlink(missing_ok=True)
+    _sweep_temporary(out)
     for path in _shard_files(out):
         own = path.stem.rpartition("-")[0] == collection
         if own and path.suffix == ".tar" and not path.with_suffix(".json").exists():
             path.unlink()
+
+
+def _sweep_temporary(out: Path) -> None:
+    for folder in (out, out / SHARDS_PREFIX):
+        for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+            leftover.unlink(missing_ok=True)
 
 
 def _shard_files(out: Path) -> list[Path]:
@@ -253,6 +276,7 @@ def _own(out: Path) -> Iterator[None]:
         try:
             yield
         finally:
+            _sweep_temporary(out)  # an interrupt may come between making a temporary file and minding it
             shutil.rmtree(work, ignore_errors=True)
             if not any(out.iterdir()):
                 out.rmdir()

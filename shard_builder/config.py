@@ -6,9 +6,9 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
-from gfm_pipeline.config import StrictModel
+from gfm_pipeline.config import StrictModel, parse_config
 from gfm_pipeline.errors import ConfigError, nearest
 from gfm_pipeline.sensors import Display, Dtype, SensorSpec, builtin_sensor
 from gfm_pipeline.shards.codec import CODECS
@@ -23,7 +23,7 @@ class SensorOverride(StrictModel):
     gsd_m: float | None = None
     display: Display | None = None
     codec: str | None = None
-    """Encoding of the sensor's rasters, "blosc2" (the default) or "npy"."""
+    """Encoding of the sensor's rasters, "blosc2" or "npy". When not given, blosc2, and a JPEG keeps its own bytes."""
 
 
 class BuildConfig(StrictModel):
@@ -59,6 +59,21 @@ class BuildConfig(StrictModel):
     """Processes that write shards."""
     executor: str = "processes"
 
+    @field_validator("input", "output")
+    @classmethod
+    def _is_local(cls, path: str) -> str:
+        if not path or "://" in path:
+            raise ValueError(f"found {path!r}, expected a local path: this version reads and writes local folders")
+        return path
+
+    @field_validator("stride_px")
+    @classmethod
+    def _leaves_no_gap(cls, stride_px: int | None, info: ValidationInfo) -> int | None:
+        tile_px = info.data.get("tile_px")
+        if stride_px is not None and tile_px is not None and stride_px > tile_px:
+            raise ValueError(f"{stride_px} is more than tile_px, {tile_px}: pixels between tiles would be lost")
+        return stride_px
+
     @property
     def collection(self) -> str:
         """Name of the collection."""
@@ -80,10 +95,10 @@ def resolve_sensors(config: BuildConfig, names: tuple[str, ...]) -> dict[str, Se
     specs = {}
     for name in names:
         changed = config.sensors.get(name, SensorOverride()).model_dump(exclude_none=True, exclude={"codec"})
-        specs[name] = SensorSpec.model_validate(builtin_sensor(name).model_dump() | changed)
+        specs[name] = parse_config(builtin_sensor(name).model_dump() | changed, SensorSpec, f"sensors.{name}")
     return specs
 
 
-def codec_of(config: BuildConfig, sensor: str) -> str:
-    """Return the configured encoding of a sensor's rasters."""
-    return config.sensors.get(sensor, SensorOverride()).codec or "blosc2"
+def codec_of(config: BuildConfig, sensor: str) -> str | None:
+    """Return the configured encoding of a sensor's rasters, None when it is left to the builder."""
+    return config.sensors.get(sensor, SensorOverride()).codec

@@ -26,6 +26,21 @@ class Georeference:
         a, b, c, d, e, f = self.transform
         return Georeference(self.crs, (a, b, a * column + b * row + c, d, e, d * column + e * row + f))
 
+    def lies_with(self, size: tuple[int, int], other: Georeference, other_size: tuple[int, int]) -> bool:
+        """Return whether the corners of two rasters (height, width) agree to half a pixel of the coarser."""
+        if self.crs != other.crs:
+            return False
+        pixel = max(math.hypot(place.transform[0], place.transform[3]) for place in (self, other))
+        return all(
+            math.dist(self._at(*corner, *size), other._at(*corner, *other_size)) <= pixel / 2
+            for corner in ((0, 0), (0, 1), (1, 0))
+        )
+
+    def _at(self, down: int, right: int, height: int, width: int) -> tuple[float, float]:
+        a, b, c, d, e, f = self.transform
+        row, column = down * height, right * width
+        return a * column + b * row + c, d * column + e * row + f
+
     def footprint(self, height: int, width: int) -> tuple[tuple[float, float], ...] | None:
         """Return the corners (longitude, latitude), counter-clockwise; None where PROJ cannot place them on Earth."""
         a, b, c, d, e, f = self.transform

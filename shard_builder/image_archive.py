@@ -20,16 +20,20 @@ class ImageArchive:
     """A source of single RGB images. A subclass says which names in the input folder belong to it."""
 
     sensors: ClassVar[tuple[str, ...]] = ("rgb",)
+    tiled: ClassVar[bool] = True
     archive_names: ClassVar[re.Pattern[str]]
     """Matches the names of its archives and folders, in lower case."""
 
     def scan(self, view: InputView) -> None:
         """Plan one sample per image, or per tile of a large one, in the order of the archives."""
         used = [name for name in view.names() if self._is_mine(name, view)]
+        tops = [name.partition(".")[0] for name in used]
         if not used and not view.only and self.archive_names.match(view.root.resolve().name.lower()):
-            used = [name for name in view.names() if (view.root / name).is_dir()]  # the unpacked archive itself
-        for name in used:
-            self._scan_archive(view, name)
+            # The input is the unpacked archive itself: its folders, or the zips it was published in, are its splits.
+            used = [name for name in view.names() if archive_kind(view.root / name) in ("folder", "zip")]
+            tops = [""] * len(used)
+        for name, top in zip(used, tops, strict=True):
+            self._scan_archive(view, name, top)
         ignore_rest(view, used, {}, f"not part of {view.config.source}")
 
     def decode(self, data: bytes, ref: MemberRef, sensor: str) -> Decoded:
@@ -40,7 +44,8 @@ class ImageArchive:
         kind = archive_kind(view.root / name)
         return kind is not None and (view.only is not None or self.archive_names.match(name.lower()) is not None)
 
-    def _scan_archive(self, view: InputView, name: str) -> None:
+    def _scan_archive(self, view: InputView, name: str, top: str) -> None:
+        """Plan the images of an archive; names and labels start below its folder `top`."""
         listing = view.open(name)
         images = [ref for ref in listing.members if _is_image(ref.member)]
         others = len(listing.members) - len(images)
@@ -48,7 +53,6 @@ class ImageArchive:
             view.scan.ignored.append(Ignored(name, "hidden, or no images by their names", others))
         if not images and not listing.refused:
             raise ArchiveError(f"{view.root / name} holds no {', '.join(IMAGE_EXTENSIONS)} images. Move it elsewhere.")
-        top = name.partition(".")[0]
         keys = unique_keys([below(top, ref.member) for ref in images])
         reader = view.reader()
         try:

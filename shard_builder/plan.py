@@ -28,7 +28,7 @@ class ShardTask:
     sensors: tuple[str, ...]
     samples: tuple[PlannedSample, ...]
     digest: str
-    """sha256 of the configuration and of everything above."""
+    """sha256 of the configuration, of the sizes of all archives and of everything above."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ def plan_build(config: BuildConfig, scan: Scan, sensors: tuple[str, ...]) -> Bui
         elif config.unpaired == "keep":
             groups.setdefault(tuple(s for s in sensors if s in sample.rasters), []).append(sample)
     tasks: list[ShardTask] = []
-    base = config.digest()
+    # Archives too: other pixels may well come in members of the same names and sizes.
+    base = json.dumps([config.digest(), [item.model_dump() for item in scan.inputs]])
     specs = resolve_sensors(config, sensors)
     for present, samples in sorted(groups.items(), key=lambda group: (-len(group[0]), group[0])):
         for members in _split(samples, config, specs):

@@ -29,13 +29,12 @@ def describe(report: BuildReport, config: BuildConfig) -> Iterator[str]:
     if report.resumed_shards:
         yield f"  {report.resumed_shards} shards were there from an earlier start"
     yield from _unpaired(report, config)
-    rejected = [item for item in report.rejected if not item.policy.startswith("unpaired")]
-    if rejected:
-        yield f"  {len(rejected)} rejected ({rejected[0].policy}), listed in failures.jsonl:"
-        yield from _some([f"{item.item}: {item.reason}" for item in rejected])
+    if report.failed:
+        yield f"  {len(report.failed)} rejected ({report.failed[0].policy}), listed in failures.jsonl:"
+        yield from _some([f"{item.item}: {item.reason}" for item in report.failed])
     for name, count in counts.items():
         if name.startswith("rule: "):
-            yield f"  {count} images: {name.removeprefix('rule: ')}"
+            yield f"  {count} samples: {name.removeprefix('rule: ')}"
     yield from _ignored(report.scan)
     yield "  sensor   band        samples       mean        std        min        max"
     for sensor, bands in manifest.statistics.items():

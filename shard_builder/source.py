@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from gfm_pipeline.errors import ArchiveError, ItemError, UsageError
+from gfm_pipeline.errors import ArchiveError, ConfigError, ItemError, UsageError
 from gfm_pipeline.registry import Registry
 from gfm_pipeline.shards.codec import Raster
 from gfm_pipeline.shards.manifest import InputFile, Rejected
@@ -119,6 +119,8 @@ class Source(Protocol):
 
     sensors: ClassVar[tuple[str, ...]]
     """Names of the sensors a complete sample has."""
+    tiled: ClassVar[bool]
+    """Whether it cuts tiles, as `tile_px`, `stride_px` and `edge` say."""
 
     def scan(self, view: InputView) -> None:
         """Fill `view.scan`; samples in an order that is good to read in and the same every time."""
@@ -130,6 +132,13 @@ class Source(Protocol):
 
 
 SOURCES: Registry[type[Source]] = Registry("source", "shard_builder.sources")
+
+
+def check_settings(config: BuildConfig, source: type[Source]) -> None:
+    """Raise ConfigError for a setting that the source would ignore."""
+    for key in ("tile_px", "stride_px", "edge"):
+        if key in config.model_fields_set and not source.tiled:
+            raise ConfigError(f"{key} is set, but source {config.source} packs its images whole. Remove the setting.")
 
 
 def scan_input(config: BuildConfig, index_folder: Path) -> Scan:

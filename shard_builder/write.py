@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +37,7 @@ from shard_builder.config import BuildConfig, codec_of, resolve_sensors
 from shard_builder.plan import ShardTask
 from shard_builder.source import SOURCES, Decoded, PlannedRaster, PlannedSample, Source
 
-DECODED_IMAGES_KEPT = 4
-"""Tiles of one image follow each other: the last few decoded images stay in memory."""
+DEFAULT_CODEC = "blosc2"
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,8 @@ class ShardWriter:
         self._specs = resolve_sensors(config, source.sensors)
         self._reader = ArchiveReader(root, index_folder, config.max_member_bytes)
         self._store = LocalStore(Path(config.output))
-        self._decoded: OrderedDict[str, Decoded] = OrderedDict()
+        self._decoded: dict[str, tuple[str, Decoded]] = {}
+        """Per sensor the last image that tiles were cut of, and its name: tiles of one image follow each other."""
 
     def write(self, task: ShardTask) -> TaskResult:
         """Write and commit one shard; raise ItemError for a bad item when the policy is `fail`."""
@@ -102,36 +102,39 @@ class ShardWriter:
 
     def _add(self, shard: _ShardUnderWay, sample: PlannedSample) -> None:
         decoded: dict[str, Decoded] = {}
-        for name, raster in sample.rasters.items():
-            try:
+        source_file = ""
+        try:
+            for name, raster in sample.rasters.items():
+                source_file = raster.ref.source_file
                 decoded[name] = self._decode(raster, name)
-            except ItemError as error:
-                if self._config.on_error == "fail":
-                    raise
-                shard.rejected.append(
-                    Rejected(
-                        item=sample.key,
-                        source_file=raster.ref.source_file,
-                        reason=str(error),
-                        policy="on_error=skip",
-                        shard=shard.task.name,
-                    )
+            _check_one_place(sample, decoded)
+        except ItemError as error:
+            if self._config.on_error == "fail":
+                raise
+            shard.rejected.append(
+                Rejected(
+                    item=sample.key,
+                    source_file=source_file,
+                    reason=str(error),
+                    policy="on_error=skip",
+                    shard=shard.task.name,
                 )
-                return
+            )
+            return
         shard.add(sample, decoded, {name: codec_of(self._config, name) for name in decoded})
 
     def _decode(self, raster: PlannedRaster, sensor: str) -> Decoded:
         """Return the raster of one sensor of a sample, cut to its window and checked against the specification."""
-        cache_key = f"{sensor}:{raster.ref.source_file}"
-        whole = self._decoded.pop(cache_key, None)
-        if whole is None:
+        name = raster.ref.source_file
+        kept, whole = self._decoded.get(sensor, ("", None))
+        if kept != name or whole is None:
+            whole = None
+            self._decoded.pop(sensor, None)  # before the next one is decoded: an image may be gigabytes
             whole = self._source.decode(self._reader.read(raster.ref), raster.ref, sensor)
-            _check(whole.raster, self._specs[sensor], raster.ref.source_file)
+            _check(whole.raster, self._specs[sensor], name)
         if raster.window is None:
             return whole
-        self._decoded[cache_key] = whole
-        while len(self._decoded) > DECODED_IMAGES_KEPT:
-            self._decoded.popitem(last=False)
+        self._decoded[sensor] = name, whole
         row, column, height, width = raster.window
         tile = np.ascontiguousarray(whole.raster[:, row : row + height, column : column + width])
         placed = whole.georeference.window(row, column) if whole.georeference else None
@@ -150,12 +153,12 @@ class _ShardUnderWay:
         self._rules: Counter[str] = Counter()
         self._statistics: dict[str, list[stats.BandStats]] = {sensor: [] for sensor in task.sensors}
 
-    def add(self, sample: PlannedSample, decoded: Mapping[str, Decoded], codecs: Mapping[str, str]) -> None:
+    def add(self, sample: PlannedSample, decoded: Mapping[str, Decoded], codecs: Mapping[str, str | None]) -> None:
         """Append one sample."""
         members: dict[str, bytes] = {}
         extensions: dict[str, str] = {}
         for sensor, item in decoded.items():
-            extension, data = item.original or (codecs[sensor], codec.encode(item.raster, codecs[sensor]))
+            extension, data = _encode(item, codecs[sensor])
             extensions[sensor] = extension
             members[f"{sensor}.{extension}"] = data
             self._rules.update(item.rules)
@@ -218,6 +221,28 @@ def _record(
         footprint=georeference.footprint(*place.raster.shape[-2:]) if georeference and place else None,
         labels=sample.labels,
     )
+
+
+def _encode(item: Decoded, configured: str | None) -> tuple[str, bytes]:
+    """Return extension and bytes of a member: the archive's own bytes unless the configuration names a codec."""
+    if configured is None and item.original is not None:
+        return item.original
+    extension = configured or DEFAULT_CODEC
+    return extension, codec.encode(item.raster, extension)
+
+
+def _check_one_place(sample: PlannedSample, decoded: Mapping[str, Decoded]) -> None:
+    """Raise ItemError when the tags of a sample's sensors say that they lie apart."""
+    placed = [(name, item, item.georeference) for name, item in decoded.items() if item.georeference]
+    for name, item, place in placed[1:]:
+        first, other, home = placed[0]
+        if not home.lies_with(other.raster.shape[-2:], place, item.raster.shape[-2:]):
+            files = (sample.rasters[sensor].ref.source_file for sensor in (first, name))
+            where = [f"{p.crs} {p.transform} in {file}" for p, file in zip((home, place), files, strict=True)]
+            raise ItemError(
+                f"{first} and {name} of {sample.key} lie apart: {' and '.join(where)}, expected one place. "
+                "Drop them with on_error=skip."
+            )
 
 
 def _check(raster: Raster, spec: SensorSpec, where: str) -> None:

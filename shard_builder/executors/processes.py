@@ -9,6 +9,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -43,7 +45,9 @@ class Processes:
             initargs=(config, root, index_folder),
         )
         try:
-            for future in as_completed([pool.submit(_write, task) for task in tasks]):
+            with _without_ctrl_c():
+                futures = [pool.submit(_write, task) for task in tasks]  # this starts the workers
+            for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool as error:
             # A worker that was starting while another died escapes the pool's own clean-up, which then waits for it.
@@ -57,9 +61,22 @@ class Processes:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Hold Ctrl-C back. Processes started meanwhile never get it: it is the parent's to handle, which gets it after.
+
+    A worker that ignores it by its own code is too late: importing that takes a while.
+    """
+    resource_tracker.ensure_running()  # starting it would unblock the signal
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+
 def _start_worker(config: BuildConfig, root: Path, index_folder: Path) -> None:
     global _writer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     _writer = ShardWriter(config, root, index_folder)
 

@@ -15,7 +15,7 @@ from shard_builder.archive import ArchiveReader, MemberRef, archive_kind
 from shard_builder.images import decode_rgb, decode_tiff, image_size, tile_windows
 from shard_builder.source import SOURCES, Decoded, Ignored, InputView, PlannedRaster, PlannedSample, ignore_rest
 
-_ARCHIVE = re.compile(r"(augsburg|mdas)[^.]*(\.zip)?$")
+_ARCHIVE = re.compile(r"(augsburg|mdas)[^.]*(\.zip)?$|sub_area_?\d+$")
 _RASTER = re.compile(r"(?:.*/)?sub_area_?(\d+)/3K_(RGB|DSM)_sub_?area_?(\d+)\.tiff?$", re.IGNORECASE)
 _SENSOR = {"RGB": "rgb", "DSM": "dsm"}
 
@@ -25,6 +25,7 @@ class MDAS:
     """Tiles of `rgb` and `dsm`."""
 
     sensors: ClassVar[tuple[str, ...]] = ("rgb", "dsm")
+    tiled: ClassVar[bool] = True
 
     def scan(self, view: InputView) -> None:
         """Plan the tiles of every sub-area, row by row."""

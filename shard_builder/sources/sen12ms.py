@@ -29,6 +29,7 @@ class Sen12MS:
     """Pairs of `s1` (VV, VH in dB) and `s2` (13 bands)."""
 
     sensors: ClassVar[tuple[str, ...]] = ("s1", "s2")
+    tiled: ClassVar[bool] = False
 
     def scan(self, view: InputView) -> None:
         """Plan one sample per place, in the order of the archives."""

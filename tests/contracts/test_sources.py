@@ -16,6 +16,7 @@ import imagecodecs
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import tifffile
 import webdataset
 from PIL import Image
 
@@ -25,11 +26,12 @@ from shard_builder.build import BuildReport, build_collection
 from shard_builder.config import BuildConfig
 from shard_builder.source import SOURCES
 from tests.make import archives
-from tests.make.archives import LONELY, MAKERS, sen12ms
+from tests.make.archives import LONELY, MAKERS, sen12ms, tar_gz, tiff, utm, zipped
 
 
 def build(source: str, raw: Path, out: Path, fresh: bool = False, **more: Any) -> BuildReport:
-    config = BuildConfig(source=source, input=str(raw), output=str(out), tile_px=64, **more)
+    tiles = {"tile_px": 64} if SOURCES.get(source).tiled else {}
+    config = BuildConfig(source=source, input=str(raw), output=str(out), **tiles, **more)
     return build_collection(config, fresh, lambda *_: None)
 
 
@@ -396,15 +398,17 @@ def test_an_unfinished_build_of_another_plan_is_not_mixed_in(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("victim", ["geopile-000001.json", "geopile-000001.tar"])
-def test_a_shard_that_lost_its_tar_or_sidecar_is_written_again(victim: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["lost", "cut"])
+def test_a_shard_with_a_damaged_tar_or_sidecar_is_written_again(victim: str, damage: str, tmp_path: Path) -> None:
     MAKERS["geopile"](tmp_path)
     out = tmp_path / "out"
     whole = build("geopile", tmp_path, out, max_samples=2).manifest
     before = digests(out)
     (out / "manifest.json").unlink()
-    (out / "shards" / victim).unlink()
-    if victim.endswith(".tar"):
-        (out / "shards" / victim.replace(".tar", ".json")).unlink()
+    path = out / "shards" / victim
+    path.write_bytes(path.read_bytes()[:-200])
+    if damage == "lost":
+        path.unlink()
     report = build("geopile", tmp_path, out, max_samples=2)
     assert report.resumed_shards == len(whole.shards) - 1
     assert report.manifest.digest == whole.digest
@@ -421,13 +425,6 @@ def test_fresh_with_a_mistyped_input_costs_nothing(tmp_path: Path) -> None:
     assert digests(out) == before
 
 
-def test_a_url_is_no_local_folder(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"output s3://bucket/x: .* give a local path"):
-        build_collection(
-            BuildConfig(source="geopile", input=str(tmp_path), output="s3://bucket/x"), False, lambda *_: None
-        )
-
-
 def test_statistics_do_not_depend_on_how_they_are_split() -> None:
     raster = np.random.default_rng(0).normal(500, 3, (2, 64, 64)).astype(np.float32)
     whole = measure(raster, ("a", "b"))
@@ -436,3 +433,99 @@ def test_statistics_do_not_depend_on_how_they_are_split() -> None:
         assert (one.count, one.min, one.max) == (other.count, other.min, other.max)
         assert one.mean == pytest.approx(other.mean, rel=1e-12)
         assert one.std == pytest.approx(other.std, rel=1e-9)
+
+
+def test_other_pixels_in_members_of_the_same_size_are_not_mixed_in(tmp_path: Path) -> None:
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    for top in (2, 9000):  # what compresses well, then what does not
+        rng = np.random.default_rng(top)
+        for sensor, bands, dtype in (("s1", 2, "float32"), ("s2", 13, "uint16")):
+            images = {
+                f"ROIs1158_spring/{sensor}_1/ROIs1158_spring_{sensor}_1_p{i}.tif": _plain_tiff(
+                    rng.integers(0, top, (16, 16, bands)).astype(dtype)
+                )
+                for i in range(3)
+            }
+            tar_gz(raw / f"ROIs1158_spring_{sensor}.tar.gz", images)
+        if top == 2:
+            build("sen12ms", raw, out, max_samples=1)
+            (out / "manifest.json").unlink()  # as a build that was killed leaves it
+            (out / "shards" / "sen12ms-000002.json").unlink()
+    with pytest.raises(ConfigError, match="input has changed since"):
+        build("sen12ms", raw, out, max_samples=1)
+
+
+def _plain_tiff(image_HWC: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, image_HWC, planarconfig="contig", photometric="minisblack")
+    return buffer.getvalue()
+
+
+def test_fresh_keeps_the_old_collection_until_the_new_one_is_planned(tmp_path: Path) -> None:
+    MAKERS["geopile"](tmp_path)
+    out = tmp_path / "out"
+    build("geopile", tmp_path, out)
+    before = digests(out)
+    (tmp_path / "GeoPileV0.zip").write_bytes(b"damaged")
+    for raw, error in ((tmp_path / "mistyped", UsageError), (tmp_path, ArchiveError)):
+        with pytest.raises(error):
+            build("geopile", raw, out, fresh=True)
+        assert digests(out) == before
+
+
+def test_a_named_codec_replaces_original_bytes(tmp_path: Path) -> None:
+    truth = MAKERS["geopile"](tmp_path)
+    build("geopile", tmp_path, tmp_path / "out", sensors={"rgb": {"codec": "blosc2"}})
+    found = {key: (rasters, meta) for key, rasters, meta in read_with_public_libraries(tmp_path / "out")}
+    assert {meta["sensors"]["rgb"]["codec"] for _, meta in found.values()} == {"blosc2"}
+    for key, rasters in truth.items():
+        np.testing.assert_array_equal(found[key][0]["rgb"], rasters["rgb"])
+
+
+@pytest.mark.parametrize(("shift", "zone", "apart"), [(0, 32, False), (4, 32, False), (6, 32, True), (0, 33, True)])
+def test_sensors_that_lie_apart_are_no_sample(shift: float, zone: int, apart: bool, tmp_path: Path) -> None:
+    top = "Augsburg_data_4_publication/sub_area_1"
+    rgb = tiff(np.zeros((64, 64, 3), np.uint8), **utm(600000, 5400000, 32))
+    dsm = tiff(np.zeros((64, 64), np.float32), **utm(600000 + shift, 5400000, zone))
+    members = {f"{top}/3K_RGB_sub_area1.tif": rgb, f"{top}/3K_DSM_sub_area1.tif": dsm}
+    zipped(tmp_path / "Augsburg_data_4_publication.zip", members)
+    if not apart:
+        assert build("mdas", tmp_path, tmp_path / "out").manifest.num_samples == 1
+        return
+    with pytest.raises(ItemError, match="rgb and dsm of sub_area_1_r0_c0 lie apart"):
+        build("mdas", tmp_path, tmp_path / "out")
+    assert len(build("mdas", tmp_path, tmp_path / "skip", on_error="skip").failed) == 1
+
+
+@pytest.mark.parametrize("kind", ["zip", "folder"])
+def test_splits_of_a_published_folder_keep_apart(kind: str, tmp_path: Path) -> None:
+    raw = tmp_path / "MillionAID"
+    raw.mkdir()
+    image = imagecodecs.png_encode(np.zeros((8, 8, 3), np.uint8))
+    for split in ("train", "test"):
+        zipped(raw / f"{split}.zip", {f"{split}/land/meadow/P1.png": image})
+        if kind == "folder":
+            shutil.unpack_archive(raw / f"{split}.zip", raw)
+            (raw / f"{split}.zip").unlink()
+    build("millionaid", raw, tmp_path / "out")
+    labels = {key: meta["labels"] for key, _, meta in read_with_public_libraries(tmp_path / "out")}
+    assert labels == {
+        f"{split}_land_meadow_P1": {"folder": f"{split}/land/meadow", "class": "meadow"} for split in ("test", "train")
+    }
+
+
+def test_the_unpacked_folder_itself_gives_the_same_keys(tmp_path: Path) -> None:
+    for source, name in (("geopile", "GeoPileV0"), ("mdas", "Augsburg_data_4_publication")):
+        truth = MAKERS[source](tmp_path)
+        shutil.unpack_archive(tmp_path / f"{name}.zip", tmp_path / "unpacked")
+        build(source, tmp_path / "unpacked" / name, tmp_path / source)
+        assert {key for key, *_ in read_with_public_libraries(tmp_path / source)} == truth.keys()
+
+
+def test_a_large_image_is_decoded_once_and_one_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    MAKERS["mdas"](tmp_path)
+    decode, calls = SOURCES.get("mdas").decode, []
+    monkeypatch.setattr(SOURCES.get("mdas"), "decode", lambda *a: calls.append(a[3]) or decode(*a))
+    assert build("mdas", tmp_path, tmp_path / "out").manifest.num_samples == 6
+    assert sorted(calls) == ["dsm", "rgb"]

@@ -122,6 +122,12 @@ def test_a_changed_archive_is_noticed(tmp_path: Path) -> None:
         (["source=sen12m"], 2, "Did you mean 'sen12ms'"),
         (["unpared=drop"], 2, "Did you mean 'unpaired'"),
         (["sensors.s22.bands=[a]"], 2, "sensors.s22"),
+        (["sensors.s1.bands=[a,a]"], 2, "sensors.s1: 'bands': band names repeat"),
+        (["sensors.s1.gsd_m=-1"], 2, "sensors.s1: 'gsd_m'"),
+        (["edge=drop"], 2, "edge is set, but source sen12ms packs its images whole"),
+        (["source=mdas", "tile_px=64", "stride_px=65"], 2, "pixels between tiles would be lost"),
+        (["input=s3://bucket/raw"], 2, "expected a local path"),
+        (["output=s3://bucket/out"], 2, "expected a local path"),
         (["input=/nowhere/at/all"], 2, "/nowhere/at/all does not exist"),
         (["unpaired=error"], 1, "has s2 but no s1"),
         (["max_member_bytes=100"], 1, "the limit is 100"),
@@ -156,6 +162,25 @@ def test_damage_costs_one_line(source: str, damage: str, words: str, workers: in
     MAKERS[source](tmp_path / "raw")
     run_command(*command(source, tmp_path / "raw", tmp_path / "out", *more))
     run_command(*command(source, tmp_path / "raw", tmp_path / "whole", "max_samples=1"))
+    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_is_clean(workers: int, demo_archives: Path, tmp_path: Path) -> None:
+    words = command("sen12ms", demo_archives, tmp_path / "out", "max_samples=1", f"workers={workers}")
+    run_command(*command("sen12ms", demo_archives, tmp_path / "whole", "max_samples=1"))
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    process = subprocess.Popen(
+        words, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while process.poll() is None and not list(tmp_path.glob("out/shards/*.json")):
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the workers too
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert not list(tmp_path.rglob("out/**/.*"))
+    run_command(*words)
     assert digests(tmp_path / "out") == digests(tmp_path / "whole")
 
 

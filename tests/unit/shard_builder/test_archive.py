@@ -102,7 +102,9 @@ def test_a_tar_gz_cut_anywhere_is_noticed(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for length in [0, 1, 10, 20, *range(100, len(whole), 997), len(whole) - 9, len(whole) - 4, len(whole) - 1]:
         path.write_bytes(whole[:length])
-        with pytest.raises(ArchiveError, match=r"a\.tar\.gz is damaged or cut short"):
+        with pytest.raises(
+            ArchiveError, match=r"a\.tar\.gz is damaged or cut short.*at byte \d+ of the decompressed tar"
+        ):
             list_archive(tmp_path, path.name, tmp_path / "index")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gfm_pipeline.errors import ItemError
+from gfm_pipeline.shards.manifest import InputFile
 from shard_builder.archive import MemberRef
 from shard_builder.config import BuildConfig
 from shard_builder.plan import plan_build
@@ -44,6 +45,13 @@ def test_every_setting_that_decides_bytes_changes_every_digest() -> None:
         for change in ({}, {"tile_px": 64}, {"sensors": {"s1": {"codec": "npy"}}}, {"on_error": "skip"}, {"name": "n"})
     ]
     assert len({plan.digest for plan in plans}) == len({plan.tasks[0].digest for plan in plans}) == len(plans)
+
+
+def test_another_size_of_an_archive_changes_every_digest() -> None:
+    scans = [Scan(samples=[sample("a")], inputs=[InputFile(path="a.tar", bytes=size, items=2)]) for size in (10, 11)]
+    one, other = (plan_build(config(), scan, SENSORS) for scan in scans)
+    assert one.tasks[0].digest != other.tasks[0].digest
+    assert one.digest != other.digest
 
 
 def test_a_shard_is_full_by_bytes() -> None:
