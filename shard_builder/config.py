@@ -29,9 +29,9 @@ class SensorOverride(StrictModel):
     nodata: float | None = None
     """The value that says "nothing was measured here"; it counts in no statistics. NaN always says so."""
     convert: Literal["none", "linear_to_db", "auto"] = "none"
-    """linear_to_db: 10 log10 of every pixel, for power that is to be stored in dB. auto: only rasters that are linear."""
+    """linear_to_db: 10 log10 of every pixel, for power that is to be stored in dB. auto: of linear rasters only."""
     offset: float = 0.0
-    """Added to every measured pixel, e.g. -1000 for Sentinel-2 of baseline 04.00 and later; no pixel leaves its type."""
+    """Added to every measured pixel, e.g. -1000 for Sentinel-2 of baseline 04.00 and later; clipped to its type."""
     offset_files: str | None = None
     """Glob pattern: the files (archive!member) the offset applies to; all when not given."""
     offset_since: str | None = None

@@ -16,8 +16,8 @@ import tifffile
 from PIL import Image
 
 from gfm_pipeline.errors import ItemError
-from gfm_pipeline.shards.codec import Raster
 from gfm_pipeline.sensors import SensorSpec
+from gfm_pipeline.shards.codec import Raster
 from shard_builder.archives import ArchiveReader, MemberRef
 from shard_builder.config import BuildConfig
 from shard_builder.georeference import read_georeference
@@ -27,6 +27,9 @@ from shard_builder.raster import Decoded, Facts, OpenRaster, WholeRaster
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "tif", "tiff")
 MAX_PIXELS = 2**30
 """A header that claims more is refused before anything is decoded. The largest of MillionAID have 31672 x 31672."""
+
+HEAD_BYTES = 2**16
+"""What the size of an image is usually found in."""
 
 
 def extension_of(name: str) -> str:
@@ -62,6 +65,17 @@ def image_size(data: bytes, ref: MemberRef) -> tuple[int, int]:
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
         raise ItemError(f"{ref.source_file} claims {height} x {width} pixels, expected at most {MAX_PIXELS} in all.")
     return height, width
+
+
+def read_size(ref: MemberRef, files: ArchiveReader) -> tuple[int, int]:
+    """Return (height, width) of an image member from as few of its bytes as will do; raise ItemError for no image."""
+    if ref.size > HEAD_BYTES:
+        head = files.head(ref, HEAD_BYTES)
+        try:
+            return image_size(head, ref)
+        except ItemError:  # a long comment, or a TIFF whose directory comes last
+            pass
+    return image_size(files.read(ref), ref)
 
 
 def _tiff_size(data: bytes) -> tuple[int, int]:

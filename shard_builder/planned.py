@@ -1,4 +1,4 @@
-"""What a plan says of the samples to be: plain data that goes through JSON unchanged, so that any machine may build it."""
+"""What a plan says of the samples to be: plain data that goes through JSON, so that any machine may build it."""
 
 from __future__ import annotations
 

@@ -5,9 +5,11 @@ It is a throw-away SQLite file in the work folder of the build. What was found f
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,19 @@ from pydantic import TypeAdapter
 from gfm_pipeline.errors import ConfigError, StorageError
 from gfm_pipeline.shards.manifest import InputFile, Rejected
 from gfm_pipeline.shards.sample import is_key
+from shard_builder.archives.member import MemberRef
 from shard_builder.planned import PlannedRaster, PlannedSample
 
 MAX_SENSORS = 62
+MAX_SLUG = 48
+_REF = TypeAdapter(MemberRef)
 _RASTER = TypeAdapter(PlannedRaster)
 
 _TABLES = """
 CREATE TABLE samples (id INTEGER PRIMARY KEY, key TEXT, folded TEXT UNIQUE, present INTEGER);
 CREATE TABLE rasters (sample INTEGER, sensor INTEGER, raster BLOB, PRIMARY KEY (sample, sensor)) WITHOUT ROWID;
 CREATE TABLE labels (folded TEXT PRIMARY KEY, labels TEXT) WITHOUT ROWID;
+CREATE TABLE named (id INTEGER PRIMARY KEY, name TEXT, folded TEXT, ref BLOB);
 CREATE TABLE rejected (id INTEGER PRIMARY KEY, row BLOB);
 """
 
@@ -39,6 +45,19 @@ class Ignored:
     files: int = 1
 
 
+def slug(name: str) -> str:
+    """Return a file name without its extension as a key may hold it."""
+    return re.sub(r"[^A-Za-z0-9]+", "_", name.rpartition(".")[0]).strip("_") or "image"
+
+
+def unique_key(name: str, ambiguous: bool = False) -> str:
+    """Return the key of a file: its name, with a digest where that is ambiguous or too long."""
+    readable = slug(name)
+    if not ambiguous and len(readable) <= MAX_SLUG:
+        return readable
+    return f"{readable[: MAX_SLUG - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
 class Scan:
     """Planned samples, provenance, and everything that was left out."""
 
@@ -48,6 +67,8 @@ class Scan:
             raise ConfigError(f"a source has {len(sensors)} sensors, at most {MAX_SENSORS} can be told apart.")
         self.sensors = sensors
         self.inputs: list[InputFile] = []
+        self.versions: dict[str, str] = {}
+        """By archive, what changes when it is replaced."""
         self.ignored: list[Ignored] = []
         self.num_items = 0
         """Files of the input that belong to this source, rejected ones included."""
@@ -85,6 +106,23 @@ class Scan:
         known = self._db.execute("SELECT labels FROM labels WHERE folded = ?", (key.lower(),)).fetchone()
         merged = {**(json.loads(known[0]) if known else {}), **labels}
         self._run("INSERT OR REPLACE INTO labels VALUES (?, ?)", (key.lower(), json.dumps(merged)))
+
+    def keyed(self, files: Iterable[tuple[str, MemberRef]]) -> Iterator[tuple[str, str, MemberRef]]:
+        """Yield (key, name, file) for every (name, file), in order, with one key per name.
+
+        A key is readable, and has a digest of the name where that alone tells two apart.
+        """
+        self._run("DELETE FROM named", ())
+        for name, ref in files:
+            row = (name, slug(name).lower(), _REF.dump_json(ref))
+            self._run("INSERT INTO named (name, folded, ref) VALUES (?, ?, ?)", row)
+        # Compared without case: two keys should not collide on a file system that ignores it.
+        self._run("CREATE INDEX IF NOT EXISTS by_slug ON named (folded)", ())
+        query = (
+            "SELECT name, ref, (SELECT COUNT(*) FROM named AS o WHERE o.folded = n.folded) FROM named AS n ORDER BY id"
+        )
+        for name, ref, count in self._db.execute(query):
+            yield unique_key(name, count > 1), name, _REF.validate_json(ref)
 
     def ignore(self, ignored: Ignored) -> None:
         """File what is not packed; the same path and reason are one entry."""

@@ -48,7 +48,7 @@ class InputView:
     def names(self) -> list[str]:
         """Return the names in the input folder, sorted; just the one archive where one was given."""
         if self._folders is None:
-            found = dict(self.store.names())
+            found: dict[str, bool] = dict(self.store.names())
             self._folders = found if self.only is None else {self.only: found.get(self.only, False)}
         return sorted(self._folders)
 
@@ -64,6 +64,8 @@ class InputView:
         What has to be refused is rejected by the build's policy. Raises ArchiveError when it cannot be read to its end
         or holds nothing.
         """
+        if self.kind(name) not in (None, "folder"):
+            self.scan.versions[name] = self.store.stat(name).version
         yield from self._listed(self.reader.list(name), name)
 
     def enter(self, ref: MemberRef) -> Iterator[MemberRef]:

@@ -21,6 +21,8 @@ class Listing:
         self._hash = hashlib.sha256()
         self._files = 0
         self._bytes = 0
+        self.checksum = b""
+        """What the archive itself says of all its content together, if it does."""
         self.archive_bytes: int | None = None
         """Size of the archive; None for a folder, which counts as all of its files."""
 
@@ -38,14 +40,9 @@ class Listing:
                 self._hash.update(f"{entry.member}\0{entry.size}\0{entry.crc32}\n".encode())
             yield entry
 
-    def fingerprint(self, trailer: bytes) -> None:
-        """Let more bytes that depend on the content (checksums of the archive) count."""
-        self._hash.update(trailer)
-
     @property
     def provenance(self) -> InputFile:
         """The record of what was listed: names, sizes and whatever checksums the archive carries."""
         size = self._bytes if self.archive_bytes is None else self.archive_bytes
-        return InputFile(
-            path=self._relative or ".", bytes=size, items=self._files, fingerprint=self._hash.hexdigest()
-        )
+        told = f"{self._hash.hexdigest()}:{self.checksum.hex()}"
+        return InputFile(path=self._relative or ".", bytes=size, items=self._files, fingerprint=told)

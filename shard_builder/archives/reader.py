@@ -11,13 +11,14 @@ from typing import IO, Any, TypeVar
 import indexed_gzip
 
 from gfm_pipeline.errors import ArchiveError, ItemError, StorageError
+from gfm_pipeline.shards.manifest import InputFile
 from gfm_pipeline.storage import Store
 from shard_builder.archives.folder import list_folder, read_local
 from shard_builder.archives.listing import Listing
 from shard_builder.archives.member import Limits, MemberRef, Refused, kind_of
-from shard_builder.archives.section import Section
+from shard_builder.archives.section import section
 from shard_builder.archives.tar import gzip_trailer, list_tar
-from shard_builder.archives.zip import inflate, list_zip, open_stored
+from shard_builder.archives.zip import inflate, list_zip, open_stored, read_stored
 
 INDEX_PREFIX = ".build/index"
 """Where, below the output, the seek points of tar.gz archives are kept for the workers."""
@@ -59,6 +60,22 @@ class ArchiveReader:
         listing.entries = self._list_archive(listing, like, ref.source_file)
         return listing
 
+    def is_as_recorded(self, recorded: InputFile) -> bool:
+        """Return whether an input still is what it was, as far as that shows without decompressing it."""
+        if "!" in recorded.path:
+            return True  # its outer archive is asked
+        relative = "" if recorded.path == "." else recorded.path
+        kind = kind_of(relative)
+        if kind in ("tar", "tar.gz") and not self._is_folder(relative):
+            with self._store.open(relative) as file:
+                known = recorded.fingerprint.partition(":")[2]
+                same = file.seek(0, 2) == recorded.bytes
+                return same and (kind == "tar" or gzip_trailer(file).hex() == known)
+        listing = self.list(relative)
+        for _ in listing:
+            pass
+        return listing.provenance == recorded
+
     def read(self, ref: MemberRef) -> bytes:
         """Return the bytes of a member; raise ItemError when it is too large, cut short or damaged."""
         self._check_size(ref)
@@ -72,6 +89,19 @@ class ArchiveReader:
             raise ItemError(f"{ref.source_file} holds {len(data)} bytes, its archive says {ref.size}.")
         return data
 
+    def head(self, ref: MemberRef, length: int) -> bytes:
+        """Return the first `length` bytes of a member, unchecked: for a look at its header."""
+        try:
+            if ref.kind == "zip" and ref.deflated:
+                pieces = inflate(open_stored(self._archive(ref), ref), ref, min(length, ref.size))
+                return next(pieces, b"")[:length]
+            with self.open(ref) as file:
+                return file.read(length)
+        except StorageError:
+            raise
+        except Exception as error:  # damaged archives raise types of several libraries
+            raise ItemError(f"cannot read {ref.source_file}: {error}. Copy or download the archive again.") from error
+
     def open(self, ref: MemberRef) -> IO[bytes]:
         """Return a member as a seekable file, for the caller to close; its bytes are not held in memory.
 
@@ -80,7 +110,7 @@ class ArchiveReader:
         if ref.kind == "folder":
             return self._store.open(ref.member)
         if ref.kind != "zip":
-            return Section(self._archive(ref), ref.offset, ref.size)
+            return section(self._archive(ref), ref.offset, ref.size)
         packed = open_stored(self._archive(ref), ref)
         if not ref.deflated:
             return packed
@@ -97,7 +127,7 @@ class ArchiveReader:
         return spilled
 
     def keep(self, slot: str, ref: MemberRef, make: Callable[[MemberRef], T]) -> T:
-        """Return what `make` makes of a member; the last one of a slot is kept, as tiles of one image follow another."""
+        """Return what `make` makes of a member. The last one of a slot is kept: tiles of an image follow each other."""
         kept = self._kept.get(slot)
         if kept is None or kept[0] != ref:
             del kept
@@ -134,7 +164,7 @@ class ArchiveReader:
             else:
                 yield from list_tar(file, like, where, self._limits, lambda stream: self._keep_index(like, stream))
             if like.kind == "tar.gz":
-                listing.fingerprint(gzip_trailer(file))
+                listing.checksum = gzip_trailer(file)
         finally:
             file.close()
 
@@ -145,9 +175,7 @@ class ArchiveReader:
         archive = self._archive(ref)
         if ref.kind == "zip":
             packed = open_stored(archive, ref)
-            if ref.deflated:
-                return b"".join(inflate(packed, ref))
-            return packed.read()
+            return b"".join(inflate(packed, ref)) if ref.deflated else read_stored(packed, ref)
         archive.seek(ref.offset)
         return archive.read(ref.size)
 

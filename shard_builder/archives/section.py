@@ -6,9 +6,12 @@ import io
 from typing import IO
 
 
-class Section(io.RawIOBase):
-    """Bytes [start, start + length) of `file`, which stays open and is moved about; read-only."""
+def section(file: IO[bytes], start: int, length: int) -> IO[bytes]:
+    """Return bytes [start, start + length) of `file` as a buffered file; `file` stays open and is moved about."""
+    return io.BufferedReader(_Section(file, start, length))
 
+
+class _Section(io.RawIOBase):
     def __init__(self, file: IO[bytes], start: int, length: int) -> None:
         self._file = file
         self._start = start

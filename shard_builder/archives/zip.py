@@ -15,10 +15,10 @@ from typing import IO
 
 from gfm_pipeline.errors import ArchiveError, ItemError, StorageError
 from shard_builder.archives.member import RATIO_FROM_BYTES, Limits, MemberRef, Refused, printable, unsafe_reason
-from shard_builder.archives.section import Section
+from shard_builder.archives.section import section
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
-_PIECE = 2**20
+PIECE_BYTES = 2**20
 
 
 def list_zip(file: IO[bytes], like: MemberRef, where: str, limits: Limits) -> Iterator[MemberRef | Refused]:
@@ -56,17 +56,25 @@ def list_zip(file: IO[bytes], like: MemberRef, where: str, limits: Limits) -> It
         raise ArchiveError(f"{where} is no readable zip archive: {error}. Copy or download it again.") from error
 
 
-def open_stored(file: IO[bytes], ref: MemberRef) -> Section:
-    """Return the stored (for a compressed member: the packed) bytes of `ref`; raise ItemError when they are not there."""
+def open_stored(file: IO[bytes], ref: MemberRef) -> IO[bytes]:
+    """Return the bytes of `ref` as the zip stores them, packed or not; raise ItemError when they are not there."""
     file.seek(ref.offset)
     header = file.read(_LOCAL_HEADER.size)
     if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\x03\x04":
         raise ItemError(f"{ref.source_file} does not begin where its archive says. Copy or download it again.")
     _, name, extra = _LOCAL_HEADER.unpack(header)
-    return Section(file, ref.offset + _LOCAL_HEADER.size + name + extra, ref.packed)
+    return section(file, ref.offset + _LOCAL_HEADER.size + name + extra, ref.packed)
 
 
-def inflate(packed: IO[bytes], ref: MemberRef) -> Iterator[bytes]:
+def read_stored(packed: IO[bytes], ref: MemberRef) -> bytes:
+    """Return the bytes of a member that is not compressed; raise ItemError when they have another checksum."""
+    data = packed.read()
+    if zlib.crc32(data) != ref.crc32:
+        raise ItemError(f"{ref.source_file} has crc32 {zlib.crc32(data):08x}, its archive says {ref.crc32 or 0:08x}.")
+    return data
+
+
+def inflate(packed: IO[bytes], ref: MemberRef, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
     """Yield the decompressed bytes of a member piece by piece.
 
     Raises ItemError when they are not exactly as many as announced, or have another checksum: what goes on beyond its
@@ -76,8 +84,8 @@ def inflate(packed: IO[bytes], ref: MemberRef) -> Iterator[bytes]:
     left, crc = ref.size, 0
     data = b""
     while not engine.eof:
-        data = engine.unconsumed_tail or packed.read(_PIECE)
-        piece = engine.decompress(data, min(left + 1, _PIECE))
+        data = engine.unconsumed_tail or packed.read(PIECE_BYTES)
+        piece = engine.decompress(data, min(left + 1, piece_bytes))
         if len(piece) > left or (not data and not piece):
             break
         left -= len(piece)

@@ -15,7 +15,11 @@ OPTIONS = {
     "gfm data order": {"--config", "--set", "--rank", "--world", "--step", "--steps"},
     "gfm visualize": {"--run", "--out", "--samples", "--set"},
     "shard-builder demo": {"--out", "--places", "--tile-px", "--seed"},
-    "shard-builder build": {"--config", "--set", "--fresh"},
+    "shard-builder plan": {"--config", "--set", "--save", "--json"},
+    "shard-builder build": {"--config", "--set", "--fresh", "--executor", "--scheduler", "--task", "--json"},
+    "shard-builder status": {"--config", "--set", "--json"},
+    "shard-builder merge": {"--config", "--set", "--json"},
+    "shard-builder retry": {"--config", "--set", "--json"},
 }
 
 
