@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,12 +24,19 @@ ROWS_KEPT = 1000
 class _Tally:
     """What the manifest says of all shards together, gathered while each is looked at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
+        """Use the new local file `path` to tell which pixels were there before: there may be millions of samples."""
         self.entries: list[ShardEntry] = []
         self.statistics: dict[str, list[BandStats]] = {}
         self.samples_with: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
         self.rules: Counter[str] = Counter()
+        self.num_doubles = 0
+        self._seen = sqlite3.connect(path, isolation_level=None)
+        self._seen.executescript(
+            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; BEGIN;"
+            "CREATE TABLE seen (pixels BLOB PRIMARY KEY) WITHOUT ROWID;"
+        )
 
     def add(self, sidecar: Sidecar) -> None:
         """Count one shard; shards come in the order of the plan."""
@@ -48,6 +56,14 @@ class _Tally:
             self.statistics[sensor] = merge([some for some in (known, part) if some])
         self.rejected.update(item.policy.partition("=")[0] for item in sidecar.rejected)
         self.rules.update(sidecar.rules)
+        for sample in sidecar.samples:
+            pixels = repr([(sensor, m.size, m.crc32) for sensor, m in sorted(sample.sensors.items())]).encode()
+            digest = hashlib.blake2b(pixels, digest_size=16).digest()
+            self.num_doubles += not self._seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount
+
+    def close(self) -> None:
+        """Close the file."""
+        self._seen.close()
 
 
 def merge_shards(
@@ -57,7 +73,7 @@ def merge_shards(
 
     Returns the manifest and the first ROWS_KEPT rejected items. Every shard of the plan must be committed.
     """
-    tally = _Tally()
+    tally = _Tally(scratch / "seen.sqlite")
     rows: list[Rejected] = []
     failures = scratch / "failures.jsonl"
     with failures.open("wb") as file:
@@ -77,6 +93,7 @@ def merge_shards(
 
         leave_out(load_rejected(output))
         write_catalog(scratch / "catalog.parquet", output, sidecars())
+    tally.close()
     manifest = _manifest(config, source, plan, tally)
     output.put_file(FAILURES_PATH, failures)
     output.put_file(CATALOG_PATH, scratch / "catalog.parquet")
@@ -96,6 +113,7 @@ def _manifest(config: BuildConfig, source: Source, plan: BuildPlan, tally: _Tall
         "samples_rejected": tally.rejected["on_error"],
         "samples_unpaired": plan.num_unpaired,
         "samples_dropped": plan.num_dropped,
+        "samples_duplicate": plan.num_duplicates + tally.num_doubles,
         "samples_without_data": tally.rejected["max_nodata"],
     }
     return Manifest(

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ CREATE TABLE samples (id INTEGER PRIMARY KEY, key TEXT, folded TEXT UNIQUE, pres
 CREATE TABLE rasters (sample INTEGER, sensor INTEGER, raster BLOB, PRIMARY KEY (sample, sensor)) WITHOUT ROWID;
 CREATE TABLE labels (folded TEXT PRIMARY KEY, labels TEXT) WITHOUT ROWID;
 CREATE TABLE named (id INTEGER PRIMARY KEY, name TEXT, folded TEXT, ref BLOB);
+CREATE TABLE seen (digest BLOB PRIMARY KEY, key TEXT) WITHOUT ROWID;
+CREATE TABLE doubles (id INTEGER PRIMARY KEY, key TEXT, first TEXT, source_file TEXT);
 CREATE TABLE rejected (id INTEGER PRIMARY KEY, row BLOB);
 """
 
@@ -74,6 +76,8 @@ class Scan:
         """Files of the input that belong to this source, rejected ones included."""
         self.num_samples = 0
         self.num_rejected = 0
+        self.num_duplicates = 0
+        """Samples left out because an earlier one has the same bytes."""
         self._last: dict[str, object] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
@@ -136,8 +140,27 @@ class Scan:
         """File what cannot be packed."""
         self.num_items += members
         self.num_rejected += 1
-        row = Rejected(item=item, source_file=source_file, reason=reason, policy=policy)
-        self._run("INSERT INTO rejected (row) VALUES (?)", (row.model_dump_json(),))
+        self._file_rejected(item, source_file, reason, policy)
+
+    def drop_duplicates(self, digest: Callable[[PlannedRaster], bytes]) -> None:
+        """Leave out samples whose rasters all have the `digest` of an earlier sample's."""
+        for present in self.sensor_sets():
+            for sample in self.samples(present):
+                joined = hashlib.blake2b(repr(present).encode(), digest_size=16)
+                for raster in sample.rasters.values():
+                    joined.update(digest(raster))
+                first = self._db.execute("SELECT key FROM seen WHERE digest = ?", (joined.digest(),)).fetchone()
+                if first is None:
+                    self._run("INSERT INTO seen VALUES (?, ?)", (joined.digest(), sample.key))
+                    continue
+                source_file = next(iter(sample.rasters.values())).source_file
+                insert = "INSERT INTO doubles (key, first, source_file) VALUES (?, ?, ?)"
+                self._run(insert, (sample.key, first[0], source_file))
+        for key, earlier, source_file in self._db.execute("SELECT key, first, source_file FROM doubles ORDER BY id"):
+            self._file_rejected(key, source_file, f"same bytes as {earlier}", "duplicates=drop")
+            self.num_duplicates += 1
+        self._run("DELETE FROM samples WHERE key IN (SELECT key FROM doubles)", ())
+        self.num_samples -= self.num_duplicates
 
     def listed(self, provenance: InputFile) -> None:
         """File an archive or folder that was read to its end."""
@@ -183,6 +206,10 @@ class Scan:
         query = "SELECT raster FROM rasters WHERE sample = ? ORDER BY sensor != ? LIMIT 1"
         (raster,) = self._db.execute(query, (sample, sensor)).fetchone()
         return _RASTER.validate_json(raster).files[0].source_file
+
+    def _file_rejected(self, item: str, source_file: str, reason: str, policy: str) -> None:
+        row = Rejected(item=item, source_file=source_file, reason=reason, policy=policy)
+        self._run("INSERT INTO rejected (row) VALUES (?)", (row.model_dump_json(),))
 
     def _run(self, text: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
         try:
