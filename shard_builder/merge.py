@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from gfm_pipeline.storage import Store
 from shard_builder.catalog import write_catalog
 from shard_builder.config import BuildConfig, resolve_sensors
 from shard_builder.plan import BuildPlan, load_rejected
+from shard_builder.scratch import ScratchTables
 from shard_builder.source import Source
 
 ROWS_KEPT = 1000
@@ -32,11 +32,7 @@ class _Tally:
         self.rejected: Counter[str] = Counter()
         self.rules: Counter[str] = Counter()
         self.num_doubles = 0
-        self._seen = sqlite3.connect(path, isolation_level=None)
-        self._seen.executescript(
-            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; BEGIN;"
-            "CREATE TABLE seen (pixels BLOB PRIMARY KEY) WITHOUT ROWID;"
-        )
+        self._seen = ScratchTables(path, "CREATE TABLE seen (pixels BLOB PRIMARY KEY) WITHOUT ROWID")
 
     def add(self, sidecar: Sidecar) -> None:
         """Count one shard; shards come in the order of the plan."""
@@ -59,7 +55,7 @@ class _Tally:
         for sample in sidecar.samples:
             pixels = repr([(sensor, m.size, m.crc32) for sensor, m in sorted(sample.sensors.items())]).encode()
             digest = hashlib.blake2b(pixels, digest_size=16).digest()
-            self.num_doubles += not self._seen.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount
+            self.num_doubles += not self._seen.run("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount
 
     def close(self) -> None:
         """Close the file."""
