@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -601,3 +602,23 @@ def test_units_and_offsets_are_stated_rules(tmp_path: Path) -> None:
     assert np.isnan(found["p1"]["s1"][1, 0, 0])  # no power has no decibel
     assert found["p1"]["s2"][0, 0].tolist() == [700] + [1500] * 7
     assert found["p2"]["s2"][0, 0].tolist() == [0] + [500] * 7  # clipped, not wrapped
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
+def test_images_come_in_tars_too(suffix: str, tmp_path: Path) -> None:
+    truth = MAKERS["geopile"](tmp_path)
+    with zipfile.ZipFile(tmp_path / "GeoPileV0.zip") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()} | {"GeoPileV0/more.zip": b"PK"}
+    with tarfile.open(tmp_path / f"GeoPileV0.{suffix}", "w:gz" if suffix.endswith("gz") else "w") as target:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            target.addfile(info, io.BytesIO(data))
+    (tmp_path / "GeoPileV0.zip").unlink()
+    report = build("geopile", tmp_path, tmp_path / "out")
+    found = {key: rasters["rgb"] for key, rasters, _ in read_with_public_libraries(tmp_path / "out")}
+    assert found.keys() == truth.keys()
+    for key, rasters in truth.items():
+        np.testing.assert_array_equal(found[key], rasters["rgb"])
+    assert report.plan is not None
+    assert any(item.reason.startswith("archives inside an archive") for item in report.plan.ignored)
