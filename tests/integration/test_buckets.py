@@ -110,6 +110,7 @@ def test_a_bucket_that_fails_costs_nothing(
             proxy.faults = [""] * healthy + ["503"] * 100_000
             with pytest.raises(StorageError, match="503"):
                 build_collection(build, "build", lambda _: None)
+        monkeypatch.setattr(remote, "RETRY_SECONDS", 20.0)
         proxy.faults = [str(fault) for fault in draw.choice(["", "", "503", "reset", "short"], 200)]
         build_collection(build, "build", lambda _: None)
     build_collection(config("geopile", tmp_path / "raw", tmp_path / "local"), "build", lambda _: None)
