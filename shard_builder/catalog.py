@@ -47,14 +47,13 @@ def make_catalog(store: Store, sidecars: Iterable[Sidecar]) -> bytes:
     return buffer.getvalue()
 
 
-def _row(store: Store, sidecar: Sidecar, index: int) -> dict[str, object]:
-    meta = sidecar.samples[index].meta
-    record = SampleRecord.model_validate_json(store.get_range(tar_path(sidecar.name), meta.offset, meta.size))
+def catalog_row(record: SampleRecord, shard: str) -> dict[str, object]:
+    """Return the row of a sample, by column."""
     polygon = shapely.Polygon(record.footprint) if record.footprint else None
     gsd = [sensor.gsd_m for sensor in record.sensors.values() if sensor.gsd_m is not None]
     return {
         "key": record.key,
-        "shard": sidecar.name,
+        "shard": shard,
         "sensors": list(record.sensors),
         "gsd_m": min(gsd) if gsd else None,
         "dates": sorted({date for sensor in record.sensors.values() for date in sensor.dates}),
@@ -62,3 +61,9 @@ def _row(store: Store, sidecar: Sidecar, index: int) -> dict[str, object]:
         "labels": json.dumps(record.labels, sort_keys=True),
         "geometry": shapely.to_wkb(polygon) if polygon is not None else None,
     }
+
+
+def _row(store: Store, sidecar: Sidecar, index: int) -> dict[str, object]:
+    meta = sidecar.samples[index].meta
+    data = store.get_range(tar_path(sidecar.name), meta.offset, meta.size)
+    return catalog_row(SampleRecord.model_validate_json(data), sidecar.name)

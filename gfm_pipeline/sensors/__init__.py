@@ -38,6 +38,10 @@ class SensorSpec(StrictModel):
     """What a pixel value measures, e.g. "reflectance x 1e4", "dB", "m"."""
     gsd_m: float | None = Field(default=None, gt=0)
     """Nominal ground sampling distance in metres, when the sensor has one."""
+    kind: Literal["image", "labels"] = "image"
+    """labels: a map of class numbers that belongs to the images, no input of a model."""
+    nodata: float | None = Field(default=None, allow_inf_nan=False)
+    """The value that says "nothing was measured here"; NaN always says so."""
     display: Display = Display()
 
     @field_validator("bands")

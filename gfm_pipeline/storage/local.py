@@ -6,11 +6,20 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, NamedTuple
 
 from gfm_pipeline.errors import StorageError
 
 TEMPORARY_PREFIX = ".tmp-"
 """Names that start so are unfinished writes; they are never listed as objects."""
+
+
+class ObjectStat(NamedTuple):
+    """What is known of an object without reading it."""
+
+    size: int
+    version: str
+    """Changes when the object does: its ETag, or the time of the last change of a local file."""
 
 
 class LocalStore:
@@ -73,6 +82,38 @@ class LocalStore:
         for path in sorted(folder.rglob("*")):
             if path.is_file() and not path.name.startswith(TEMPORARY_PREFIX):
                 yield path.relative_to(self.root).as_posix()
+
+    def walk(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Yield (path, size) of the files below the folder `prefix`, sorted; unfinished writes are left out."""
+        for path in self.list(prefix):
+            yield path, (self.root / path).stat().st_size
+
+    def names(self, prefix: str = "") -> list[tuple[str, bool]]:
+        """Return (name, whether it is a folder) of what lies directly in the folder `prefix`, sorted."""
+        try:
+            found = [(path.name, path.is_dir()) for path in (self.root / prefix).iterdir()]
+        except OSError as error:
+            raise self._explain(prefix, "list", error) from error
+        return sorted(entry for entry in found if not entry[0].startswith(TEMPORARY_PREFIX))
+
+    def stat(self, path: str) -> ObjectStat:
+        """Return size and time of the last change of a file."""
+        try:
+            found = (self.root / path).stat()
+        except OSError as error:
+            raise self._explain(path, "read", error) from error
+        return ObjectStat(found.st_size, str(found.st_mtime_ns))
+
+    def open(self, path: str) -> IO[bytes]:
+        """Open a file for reading."""
+        try:
+            return open(self.root / path, "rb")
+        except OSError as error:
+            raise self._explain(path, "read", error) from error
+
+    def local_path(self, path: str) -> Path | None:
+        """Return the path of a file or folder."""
+        return self.root / path
 
     def delete(self, path: str) -> None:
         """Remove the file if it is there."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 from urllib.parse import urlsplit
 
 from gfm_pipeline.errors import StorageError
-from gfm_pipeline.storage.local import LocalStore
+from gfm_pipeline.storage.local import LocalStore, ObjectStat
 
 
 class Store(Protocol):
@@ -38,6 +38,26 @@ class Store(Protocol):
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the paths of all objects whose path starts with the folder `prefix`, sorted."""
+        ...
+
+    def walk(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Yield (path, size) of all objects below the folder `prefix`, sorted."""
+        ...
+
+    def names(self, prefix: str = "") -> list[tuple[str, bool]]:
+        """Return (name, whether it is a folder) of what lies directly in the folder `prefix`, sorted."""
+        ...
+
+    def stat(self, path: str) -> ObjectStat:
+        """Return size and version of an object."""
+        ...
+
+    def open(self, path: str) -> IO[bytes]:
+        """Open an object as a seekable binary file, for the caller to close."""
+        ...
+
+    def local_path(self, path: str) -> Path | None:
+        """Return where the object lies on a local disk; None for an object that does not."""
         ...
 
     def delete(self, path: str) -> None:

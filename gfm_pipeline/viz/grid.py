@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gfm_pipeline.viz.figure import FAINT, INK, new_figure, save
-from gfm_pipeline.viz.render import Picture
+from gfm_pipeline.sensors.render import Picture
 
 _CELL_IN = 1.75
 _GAP_IN = 0.07

@@ -10,6 +10,10 @@ from gfm_pipeline.command_line import LazyGroup, run
 COMMANDS = {
     "demo": ("shard_builder.cli.demo:demo", "Make synthetic raw archives in the published layouts."),
     "build": ("shard_builder.cli.build:build", "Pack a raw archive into a collection of paired shards."),
+    "verify": ("shard_builder.cli.verify:verify", "Prove that a collection is whole: every checksum, every pixel."),
+    "stats": ("shard_builder.cli.stats:stats", "Say what a collection holds."),
+    "show": ("shard_builder.cli.show:show", "Draw samples of a collection, all sensors side by side."),
+    "card": ("shard_builder.cli.card:card", "Write the dataset card of a collection."),
 }
 
 

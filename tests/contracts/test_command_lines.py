@@ -16,6 +16,10 @@ OPTIONS = {
     "gfm visualize": {"--run", "--out", "--samples", "--set"},
     "shard-builder demo": {"--out", "--places", "--tile-px", "--seed"},
     "shard-builder build": {"--config", "--set", "--fresh"},
+    "shard-builder verify": {"--sample", "--workers", "--json"},
+    "shard-builder stats": {"--catalog", "--classes", "--json"},
+    "shard-builder show": {"--out", "--samples", "--seed", "--keys", "--sensors"},
+    "shard-builder card": {"--out", "--licence"},
 }
 
 

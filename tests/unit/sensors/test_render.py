@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gfm_pipeline.sensors import BUILTIN_SENSORS, Display, SensorSpec
-from gfm_pipeline.viz.render import HIDDEN_GREY, display_bands, hide, limits_of, paste, render
+from gfm_pipeline.sensors.render import HIDDEN_GREY, display_bands, hide, limits_of, paste, render
 
 S1, S2, RGB, DSM = (BUILTIN_SENSORS[name] for name in ("s1", "s2", "rgb", "dsm"))
 
@@ -115,7 +115,7 @@ def test_paste_takes_hidden_cells_from_the_prediction(rng):
 
 def test_drawing_needs_neither_torch_nor_global_figures():
     code = (
-        "import sys; from gfm_pipeline.viz import curves, experts, grid, render; "
+        "import sys; from gfm_pipeline.sensors import render; from gfm_pipeline.viz import curves, experts, grid; "
         "print(sorted({'torch', 'matplotlib.pyplot'} & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
