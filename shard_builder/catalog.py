@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ from gfm_pipeline.storage import Store
 GEO = {
     "version": "1.1.0",
     "primary_column": "geometry",
-    "columns": {"geometry": {"encoding": "WKB", "geometry_types": ["Polygon"]}},
+    "columns": {"geometry": {"encoding": "WKB", "geometry_types": ["Polygon", "MultiPolygon"]}},
 }
 
 SCHEMA = pa.schema(
@@ -36,18 +37,45 @@ SCHEMA = pa.schema(
 )
 
 
-def make_catalog(store: Store, sidecars: Iterable[Sidecar]) -> bytes:
-    """Return the catalog of the collection's committed shards, one row group per shard; reads every json member."""
+def rows_path(shard: str) -> str:
+    """Return where the writer of a shard leaves its part of the catalog until all shards are there."""
+    return f".build/rows/{shard}.parquet"
+
+
+def dump_rows(shard: str, records: Sequence[SampleRecord]) -> bytes:
+    """Return the catalog rows of one shard as Parquet."""
     buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, SCHEMA, compression="zstd") as writer:
-        for sidecar in sidecars:
-            rows = [_row(store, sidecar, index) for index in range(len(sidecar.samples))]
-            if rows:
-                writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
+    pq.write_table(_table(shard, records), buffer, compression="zstd")
     return buffer.getvalue()
 
 
-def catalog_row(record: SampleRecord, shard: str) -> dict[str, object]:
+def write_catalog(path: Path, store: Store, sidecars: Iterable[Sidecar]) -> None:
+    """Write the catalog of the collection's committed shards to a local file, one row group per shard.
+
+    A shard whose part is lost has its rows read from the json members of its tar.
+    """
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+        for sidecar in sidecars:
+            if not sidecar.samples:
+                continue
+            part = rows_path(sidecar.name)
+            if store.exists(part):
+                table = pq.read_table(io.BytesIO(store.get(part)))
+            else:
+                table = _table(sidecar.name, [_read_record(store, sidecar, i) for i in range(len(sidecar.samples))])
+            writer.write_table(table.replace_schema_metadata(SCHEMA.metadata))
+
+
+def _read_record(store: Store, sidecar: Sidecar, index: int) -> SampleRecord:
+    meta = sidecar.samples[index].meta
+    return SampleRecord.model_validate_json(store.get_range(tar_path(sidecar.name), meta.offset, meta.size))
+
+
+def _table(shard: str, records: Sequence[SampleRecord]) -> pa.Table:
+    return pa.Table.from_pylist([catalog_row(shard, record) for record in records], SCHEMA)
+
+
+def catalog_row(shard: str, record: SampleRecord) -> dict[str, object]:
     """Return the row of a sample, by column."""
     polygon = shapely.Polygon(record.footprint) if record.footprint else None
     gsd = [sensor.gsd_m for sensor in record.sensors.values() if sensor.gsd_m is not None]
@@ -59,11 +87,17 @@ def catalog_row(record: SampleRecord, shard: str) -> dict[str, object]:
         "dates": sorted({date for sensor in record.sensors.values() for date in sensor.dates}),
         "crs": record.crs,
         "labels": json.dumps(record.labels, sort_keys=True),
-        "geometry": shapely.to_wkb(polygon) if polygon is not None else None,
+        "geometry": shapely.to_wkb(_split_at_antimeridian(polygon)) if polygon is not None else None,
     }
 
 
-def _row(store: Store, sidecar: Sidecar, index: int) -> dict[str, object]:
-    meta = sidecar.samples[index].meta
-    data = store.get_range(tar_path(sidecar.name), meta.offset, meta.size)
-    return catalog_row(SampleRecord.model_validate_json(data), sidecar.name)
+def _split_at_antimeridian(polygon: shapely.Polygon) -> shapely.Geometry:
+    """Return a footprint that crosses 180 degrees as two polygons, as GeoJSON (RFC 7946) wants it."""
+    west, _, east, _ = polygon.bounds
+    if east - west <= 180:
+        return polygon
+    moved = shapely.Polygon([(x + 360 if x < 0 else x, y) for x, y in polygon.exterior.coords])
+    left = shapely.intersection(moved, shapely.box(0, -90, 180, 90))
+    right = shapely.intersection(moved, shapely.box(180, -90, 360, 90))
+    back = shapely.transform(right, lambda points: points - [360, 0])
+    return shapely.MultiPolygon([left, back])

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from gfm_pipeline.config import StrictModel, parse_config
 from gfm_pipeline.errors import ConfigError, nearest
-from gfm_pipeline.sensors import Display, Dtype, SensorSpec, builtin_sensor
+from gfm_pipeline.sensors import Display, Dtype, SensorSpec
 from gfm_pipeline.shards.codec import CODECS
+from shard_builder.archives.member import Limits
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class SensorOverride(StrictModel):
@@ -22,6 +26,16 @@ class SensorOverride(StrictModel):
     units: str | None = None
     gsd_m: float | None = None
     display: Display | None = None
+    nodata: float | None = None
+    """The value that says "nothing was measured here"; it counts in no statistics. NaN always says so."""
+    convert: Literal["none", "linear_to_db", "auto"] = "none"
+    """linear_to_db: 10 log10 of every pixel, for power that is to be stored in dB. auto: of linear rasters only."""
+    offset: float = 0.0
+    """Added to every measured pixel, e.g. -1000 for Sentinel-2 of baseline 04.00 and later; clipped to its type."""
+    offset_files: str | None = None
+    """Glob pattern: the files (archive!member) the offset applies to; all when not given."""
+    offset_since: str | None = None
+    """ISO 8601 date: the offset applies to images from this day on, which need a date."""
     codec: str | None = None
     """Encoding of the sensor's rasters, "blosc2" or "npy". When not given, blosc2, and a JPEG keeps its own bytes."""
 
@@ -32,17 +46,23 @@ class BuildConfig(StrictModel):
     source: str
     """Name of the archive family, e.g. "sen12ms"."""
     input: str
-    """Folder that holds the archives, or one archive."""
+    """Folder that holds the archives, or one archive: a local path or an object-store URL."""
     output: str
-    """Folder of the collection."""
+    """Folder of the collection: a local path or an object-store URL."""
     name: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
     """Name of the collection and prefix of its shards; that of the source when not given."""
+    options: dict[str, Any] = {}
+    """Settings of the source's own, see its page in the documentation."""
     sensors: dict[str, SensorOverride] = {}
     """Per sensor of the source, what differs from the built-in specification."""
     unpaired: Literal["keep", "drop", "error"] = "keep"
     """What becomes of a place that lacks one of the source's sensors. Kept ones go to shards of their own."""
     on_error: Literal["fail", "skip"] = "fail"
     """What becomes of an item that cannot be packed: it ends the build, or is listed in failures.jsonl."""
+    max_nodata: float = Field(default=0.9, ge=0, le=1)
+    """A place is left out when more than this share of a sensor's pixels was not measured."""
+    duplicates: Literal["keep", "drop"] = "keep"
+    """Places whose files have the same bytes as an earlier place's; drop reads all files while planning."""
     tile_px: int = Field(default=512, gt=0)
     """Images with a longer side are cut to square tiles of this size."""
     stride_px: int | None = Field(default=None, gt=0)
@@ -55,16 +75,16 @@ class BuildConfig(StrictModel):
     """Bytes of a shard's samples at most, as the archive stores them; tiles count with their pixels."""
     max_member_bytes: int = Field(default=2 * 2**30, gt=0)
     """A larger archive member is refused, whatever its header claims."""
+    max_ratio: float = Field(default=200.0, gt=1)
+    """An archive, or a large member of one, that decompresses to more than so many times its size is refused."""
+    max_members: int = Field(default=20_000_000, gt=0)
+    """An archive or folder with more files is refused."""
     workers: int = Field(default=1, gt=0)
     """Processes that write shards."""
     executor: str = "processes"
-
-    @field_validator("input", "output")
-    @classmethod
-    def _is_local(cls, path: str) -> str:
-        if not path or "://" in path:
-            raise ValueError(f"found {path!r}, expected a local path: this version reads and writes local folders")
-        return path
+    """Who writes the shards: "processes" of this machine, or "dask"."""
+    scheduler: str | None = None
+    """Address of the Dask scheduler; a cluster on this machine when not given."""
 
     @field_validator("stride_px")
     @classmethod
@@ -81,24 +101,36 @@ class BuildConfig(StrictModel):
 
     def digest(self) -> str:
         """Return the sha256 of everything that decides the bytes of the collection, given its input."""
-        tree: dict[str, Any] = self.model_dump(mode="json", exclude={"input", "output", "workers", "executor"})
+        where = {"input", "output", "workers", "executor", "scheduler"}
+        tree: dict[str, Any] = self.model_dump(mode="json", exclude=where)
         return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def limits(self) -> Limits:
+        """What an archive may claim."""
+        return Limits(self.max_member_bytes, self.max_ratio, self.max_members)
 
-def resolve_sensors(config: BuildConfig, names: tuple[str, ...]) -> dict[str, SensorSpec]:
-    """Return the specification of each sensor of the source with the configured overrides; raise ConfigError."""
+    def parse_options(self, model: type[M]) -> M:
+        """Return the source's own settings; raise ConfigError for ones it does not know."""
+        return parse_config(self.options, model, f"options of source {self.source}")
+
+    def override(self, sensor: str) -> SensorOverride:
+        """Return what is configured for a sensor."""
+        return self.sensors.get(sensor, SensorOverride())
+
+
+def resolve_sensors(config: BuildConfig, shipped: Iterable[SensorSpec]) -> dict[str, SensorSpec]:
+    """Return what each of the source's sensors is with the configured overrides; raise ConfigError."""
+    specs = {spec.name: spec for spec in shipped}
     for name, override in config.sensors.items():
-        if name not in names:
-            raise ConfigError(f"sensors.{name}: source {config.source} has no such sensor. {nearest(name, names)}")
+        if name not in specs:
+            raise ConfigError(f"sensors.{name}: source {config.source} has no such sensor. {nearest(name, specs)}")
         if override.codec is not None and (override.codec not in CODECS or override.codec == "jpg"):
-            raise ConfigError(f"sensors.{name}.codec: found '{override.codec}', expected blosc2 or npy.")
-    specs = {}
-    for name in names:
-        changed = config.sensors.get(name, SensorOverride()).model_dump(exclude_none=True, exclude={"codec"})
-        specs[name] = parse_config(builtin_sensor(name).model_dump() | changed, SensorSpec, f"sensors.{name}")
-    return specs
+            known = ", ".join(sorted(set(CODECS) - {"jpg"}))
+            raise ConfigError(f"sensors.{name}.codec: found '{override.codec}', expected one of {known}.")
+    return {name: _with(spec, config.override(name)) for name, spec in specs.items()}
 
 
-def codec_of(config: BuildConfig, sensor: str) -> str | None:
-    """Return the configured encoding of a sensor's rasters, None when it is left to the builder."""
-    return config.sensors.get(sensor, SensorOverride()).codec
+def _with(spec: SensorSpec, override: SensorOverride) -> SensorSpec:
+    changed = override.model_dump(exclude_none=True, include=set(SensorSpec.model_fields))
+    return parse_config(spec.model_dump() | changed, SensorSpec, f"sensors.{spec.name}")

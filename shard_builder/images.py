@@ -6,6 +6,9 @@ import io
 import logging
 import math
 import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -13,15 +16,20 @@ import tifffile
 from PIL import Image
 
 from gfm_pipeline.errors import ItemError
+from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.shards.codec import Raster
-from shard_builder.archive import MemberRef
+from shard_builder.archives import ArchiveReader, MemberRef
 from shard_builder.config import BuildConfig
-from shard_builder.georeference import Georeference, read_georeference
-from shard_builder.source import Decoded, Window
+from shard_builder.georeference import read_georeference
+from shard_builder.planned import PlannedRaster, Window
+from shard_builder.raster import Decoded, Facts, OpenRaster, WholeRaster
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "tif", "tiff")
 MAX_PIXELS = 2**30
 """A header that claims more is refused before anything is decoded. The largest of MillionAID have 31672 x 31672."""
+
+HEAD_BYTES = 2**16
+"""What the size of an image is usually found in."""
 
 
 def extension_of(name: str) -> str:
@@ -59,6 +67,17 @@ def image_size(data: bytes, ref: MemberRef) -> tuple[int, int]:
     return height, width
 
 
+def read_size(ref: MemberRef, files: ArchiveReader) -> tuple[int, int]:
+    """Return (height, width) of an image member from as few of its bytes as will do; raise ItemError for no image."""
+    if ref.size > HEAD_BYTES:
+        head = files.head(ref, HEAD_BYTES)
+        try:
+            return image_size(head, ref)
+        except ItemError:  # a long comment, or a TIFF whose directory comes last
+            pass
+    return image_size(files.read(ref), ref)
+
+
 def _tiff_size(data: bytes) -> tuple[int, int]:
     with tifffile.TiffFile(io.BytesIO(data)) as tif:
         page = tif.pages.first
@@ -72,13 +91,33 @@ def _pillow_size(data: bytes) -> tuple[int, int]:
             return image.height, image.width
 
 
+def load_tiff(planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Decoded:
+    """Return the TIFF of a planned sensor, whatever its bands, cut to its window; raise ItemError for none."""
+    return _load(planned, spec, files, decode_tiff)
+
+
+def load_rgb(planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Decoded:
+    """Return the image of a planned sensor as 8-bit RGB, cut to its window; raise ItemError for none."""
+    return _load(planned, spec, files, decode_rgb)
+
+
+def _load(
+    planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader, decode: Callable[[bytes, MemberRef], Decoded]
+) -> Decoded:
+    (ref,) = planned.files
+    if planned.window is None:
+        return decode(files.read(ref), ref)
+    opened: OpenRaster = files.keep(spec.name, ref, lambda ref: WholeRaster(decode(files.read(ref), ref)))
+    return opened.read(planned.window)
+
+
 def decode_rgb(data: bytes, ref: MemberRef) -> Decoded:
     """Return an 8-bit RGB raster [3,H,W].
 
     Stated rules: an alpha channel is dropped, a grey image repeated to three bands. Anything else is an ItemError.
     """
     kind = image_format(data, ref)
-    georeference: Georeference | None = None
+    facts = Facts()
     if kind != "tif":
         image_size(data, ref)  # refuses what claims too much
     if kind == "jpg" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
@@ -86,7 +125,7 @@ def decode_rgb(data: bytes, ref: MemberRef) -> Decoded:
         raise ItemError(f"{ref.source_file} is a JPEG that is cut short: its end mark is missing.")
     try:
         if kind == "tif":
-            image, georeference = _decode_tiff(data, ref)
+            image, facts = _decode_tiff(data, ref)
         elif kind == "png":
             image = imagecodecs.png_decode(data)
         else:
@@ -100,18 +139,18 @@ def decode_rgb(data: bytes, ref: MemberRef) -> Decoded:
     image, rule = _three_bands(image, kind, ref)
     raster = np.ascontiguousarray(image.transpose(2, 0, 1))
     original = ("jpg", data) if kind == "jpg" and rule is None else None
-    return Decoded(raster, georeference, original, (rule,) if rule else ())
+    return Decoded(raster, replace(facts, rules=(rule,) if rule else ()), original)
 
 
 def decode_tiff(data: bytes, ref: MemberRef) -> Decoded:
     """Return the raster [C,H,W] of a TIFF with its bands last, first or alone."""
     try:
-        image, georeference = _decode_tiff(data, ref)
+        image, facts = _decode_tiff(data, ref)
     except ItemError:
         raise
     except Exception as error:
         raise ItemError(f"{ref.source_file} cannot be decoded: {_reason(error)}") from error
-    return Decoded(np.ascontiguousarray(image.transpose(2, 0, 1)), georeference)
+    return Decoded(np.ascontiguousarray(image.transpose(2, 0, 1)), facts)
 
 
 def tile_windows(height: int, width: int, config: BuildConfig) -> list[Window]:
@@ -135,8 +174,8 @@ def _starts(length: int, config: BuildConfig) -> list[int]:
     return starts
 
 
-def _decode_tiff(data: bytes, ref: MemberRef) -> tuple[Raster, Georeference | None]:
-    """Return the image [H,W,C] of the first page and its georeference."""
+def _decode_tiff(data: bytes, ref: MemberRef) -> tuple[Raster, Facts]:
+    """Return the image [H,W,C] of the first page and what its tags say."""
     with tifffile.TiffFile(io.BytesIO(data)) as tif:
         page = tif.pages.first
         pixels = math.prod(page.shape)
@@ -158,7 +197,16 @@ def _decode_tiff(data: bytes, ref: MemberRef) -> tuple[Raster, Georeference | No
             image = image[..., None]
         elif page.axes.startswith("S"):  # bands stored one after another
             image = image.transpose(1, 2, 0)
-        return image, read_georeference(page)
+        return image, Facts(read_georeference(page), _declared_nodata(page))
+
+
+def _declared_nodata(page: Any) -> float | None:
+    """Return the number in GDAL's tag for pixels without data, or None."""
+    tag = page.tags.get("GDAL_NODATA")
+    try:
+        return float(str(tag.value).strip("\0 ")) if tag is not None else None
+    except ValueError:
+        return None
 
 
 def _three_bands(image: Raster, kind: str, ref: MemberRef) -> tuple[Raster, str | None]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 
+from gfm_pipeline.shards.manifest import Manifest
 from shard_builder.build import BuildReport
 from shard_builder.config import BuildConfig
-from shard_builder.source import Scan
+from shard_builder.plan import BuildPlan
 
 LISTED = 20
 """Names printed of a long list; failures.jsonl has all."""
@@ -14,8 +16,12 @@ LISTED = 20
 
 def describe(report: BuildReport, config: BuildConfig) -> Iterator[str]:
     """Yield the lines of the account."""
-    manifest = report.manifest
-    if report.scan is None or report.plan is None:
+    manifest, plan = report.manifest, report.plan
+    if manifest is None:
+        yield f"{config.output}: {report.written_shards} shards written, {report.resumed_shards} were there already"
+        yield "  when all shares are done: shard-builder merge with the same configuration"
+        return
+    if plan is None:
         held = f"{manifest.num_samples} samples in {len(manifest.shards)} shards"
         yield f"{config.output} is complete: {held}. Nothing to do."
         return
@@ -28,33 +34,35 @@ def describe(report: BuildReport, config: BuildConfig) -> Iterator[str]:
     )
     if report.resumed_shards:
         yield f"  {report.resumed_shards} shards were there from an earlier start"
-    yield from _unpaired(report, config)
-    if report.failed:
-        yield f"  {len(report.failed)} rejected ({report.failed[0].policy}), listed in failures.jsonl:"
-        yield from _some([f"{item.item}: {item.reason}" for item in report.failed])
+    yield from describe_unpaired(plan, config)
+    num_failed = counts["items_rejected"] + counts["samples_rejected"]
+    if num_failed:
+        yield f"  {num_failed} rejected (on_error=skip), listed in failures.jsonl:"
+        yield from _some([f"{item.item}: {item.reason}" for item in report.failed], num_failed)
+    if counts["samples_without_data"]:
+        yield (
+            f"  {counts['samples_without_data']} left out, more than {config.max_nodata:g} of a sensor not measured "
+            "(max_nodata), listed in failures.jsonl"
+        )
     for name, count in counts.items():
         if name.startswith("rule: "):
             yield f"  {count} samples: {name.removeprefix('rule: ')}"
-    yield from _ignored(report.scan)
-    yield "  sensor   band        samples       mean        std        min        max"
-    for sensor, bands in manifest.statistics.items():
-        for band in bands:
-            numbers = "".join(f"{value:>11.4g}" for value in (band.mean, band.std, band.min, band.max))
-            yield f"  {sensor:<8} {band.band:<8} {manifest.samples_with[sensor]:>10}{numbers}"
+    yield from describe_ignored(plan)
+    yield from describe_statistics(manifest)
 
 
-def _unpaired(report: BuildReport, config: BuildConfig) -> Iterator[str]:
-    assert report.plan is not None
-    if report.plan.unpaired:
+def describe_unpaired(plan: BuildPlan, config: BuildConfig) -> Iterator[str]:
+    """Yield what lacks a sensor, and what becomes of it."""
+    if plan.num_unpaired:
         what = {"keep": "packed without it, in shards of their own", "drop": "left out, listed in failures.jsonl"}
-        yield f"  {len(report.plan.unpaired)} lack a sensor (unpaired={config.unpaired}: {what[config.unpaired]}):"
-        yield from _some([f"{sample.key} has no {', '.join(missing)}" for sample, missing in report.plan.unpaired])
+        yield f"  {plan.num_unpaired} lack a sensor (unpaired={config.unpaired}: {what[config.unpaired]}):"
+        yield from _some(plan.unpaired, plan.num_unpaired)
 
 
-def _ignored(scan: Scan) -> Iterator[str]:
-    """Say what the input holds beside, one line per reason."""
+def describe_ignored(plan: BuildPlan) -> Iterator[str]:
+    """Yield what the input holds beside, one line per reason."""
     by_reason: dict[str, list[str]] = {}
-    for item in scan.ignored:
+    for item in plan.ignored:
         named = f"{item.path} ({item.files} files inside)" if item.files > 1 else item.path
         by_reason.setdefault(item.reason, []).append(named)
     for reason, names in by_reason.items():
@@ -62,8 +70,35 @@ def _ignored(scan: Scan) -> Iterator[str]:
         yield f"  not read, {reason}: {', '.join(names[:LISTED])}{more}"
 
 
-def _some(lines: list[str]) -> Iterator[str]:
-    for line in lines[:LISTED]:
+def describe_statistics(manifest: Manifest) -> Iterator[str]:
+    """Yield a table of what was measured of every band."""
+    yield "  sensor   band        samples       mean        std        min        max"
+    for sensor, bands in manifest.statistics.items():
+        for band in bands:
+            numbers = "".join(f"{value:>11.4g}" for value in (band.mean, band.std, band.min, band.max))
+            yield f"  {sensor:<8} {band.band:<8} {manifest.samples_with[sensor]:>10}{numbers}"
+
+
+def as_json(report: BuildReport) -> str:
+    """Return the account for machines, one JSON object on one line."""
+    manifest = report.manifest
+    tree = {
+        "complete": manifest is not None,
+        "written_shards": report.written_shards,
+        "resumed_shards": report.resumed_shards,
+        "seconds": round(report.seconds, 3),
+        "shards": len(manifest.shards) if manifest else None,
+        "samples": manifest.num_samples if manifest else None,
+        "bytes": sum(shard.bytes for shard in manifest.shards) if manifest else None,
+        "digest": manifest.digest if manifest else None,
+        "counts": manifest.counts if manifest else None,
+    }
+    return json.dumps(tree)
+
+
+def _some(lines: Iterable[str], total: int) -> Iterator[str]:
+    shown = list(lines)[:LISTED]
+    for line in shown:
         yield f"    {line}"
-    if len(lines) > LISTED:
-        yield f"    ... and {len(lines) - LISTED} more"
+    if total > len(shown):
+        yield f"    ... and {total - len(shown)} more"

@@ -1,192 +1,165 @@
 """What a source is: the knowledge of one raw archive family, in one file of `shard_builder/sources/`.
 
-A source scans its input into planned samples (which bytes make which sensor of which place) and decodes the bytes of
-one item. Everything else, tiling aside, is common: planning shards, checking, encoding, writing, reporting.
+A source scans its input, telling which files make which sensor of which place, and loads the raster in them. All else
+is common: pairing by key, duplicates, tiles over shards, units and nodata, checking, encoding, writing, reporting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar
 
-from gfm_pipeline.errors import ArchiveError, ConfigError, ItemError, UsageError
+from gfm_pipeline.config import StrictModel
+from gfm_pipeline.errors import ArchiveError, ConfigError, ItemError
 from gfm_pipeline.registry import Registry
-from gfm_pipeline.shards.codec import Raster
-from gfm_pipeline.shards.manifest import InputFile, Rejected
-from gfm_pipeline.shards.sample import is_key
-from shard_builder.archive import ArchiveReader, Listing, MemberRef, list_archive
+from gfm_pipeline.sensors import SensorSpec
+from gfm_pipeline.storage import Store
+from shard_builder.archives import ArchiveReader, Kind, Listing, MemberRef, kind_of
 from shard_builder.config import BuildConfig
-from shard_builder.georeference import Georeference
-
-Window = tuple[int, int, int, int]
-"""(row, column, height, width) in pixels of the source raster."""
-
-
-@dataclass(frozen=True)
-class PlannedRaster:
-    """The bytes that become one sensor of a sample; `window` for a tile of them."""
-
-    ref: MemberRef
-    window: Window | None = None
+from shard_builder.images import load_tiff
+from shard_builder.planned import PlannedRaster
+from shard_builder.raster import Decoded
+from shard_builder.scan import Ignored, Scan
 
 
-@dataclass(frozen=True)
-class PlannedSample:
-    """One sample to be: its key and where each of its sensors comes from."""
-
-    key: str
-    rasters: dict[str, PlannedRaster]
-    labels: dict[str, Any] = field(default_factory=dict)
+class NoOptions(StrictModel):
+    """A source that has no settings of its own."""
 
 
-@dataclass(frozen=True)
-class Ignored:
-    """Files of the input that this source does not pack, and why."""
-
-    path: str
-    reason: str
-    files: int = 1
-
-
-@dataclass
-class Scan:
-    """All that a source found in its input."""
-
-    samples: list[PlannedSample] = field(default_factory=list)
-    inputs: list[InputFile] = field(default_factory=list)
-    ignored: list[Ignored] = field(default_factory=list)
-    rejected: list[Rejected] = field(default_factory=list)
-    items: int = 0
-    """Archive members that belong to this source, rejected ones included."""
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """One raster as the archive holds it."""
-
-    raster: Raster
-    """[C,H,W]."""
-    georeference: Georeference | None = None
-    original: tuple[str, bytes] | None = None
-    """(extension, bytes) when the archive's own encoding can be stored as it is."""
-    rules: tuple[str, ...] = ()
-    """Stated rules that changed the item, e.g. "alpha channel dropped"."""
-
-
-@dataclass
 class InputView:
-    """The input of a build, for a source to look at."""
+    """The input of a build, for a source to look at and to tell what it found."""
 
-    root: Path
-    """The input folder, or the folder of the one archive that was given."""
-    only: str | None
-    """Name of the one archive given, or None for a folder."""
-    index_folder: Path
-    config: BuildConfig
-    scan: Scan
+    def __init__(self, store: Store, only: str | None, reader: ArchiveReader, config: BuildConfig, scan: Scan) -> None:
+        self.store = store
+        self.only = only
+        """Name of the one archive given, or None for a folder."""
+        self.reader = reader
+        """Reads the bytes of members, for headers and tables that the scan needs."""
+        self.config = config
+        self.scan = scan
+        self._folders: dict[str, bool] | None = None
+
+    @property
+    def where(self) -> str:
+        """The URL or path of the input folder."""
+        return self.store.url
 
     def names(self) -> list[str]:
         """Return the names in the input folder, sorted; just the one archive where one was given."""
-        return [self.only] if self.only else sorted(path.name for path in self.root.iterdir())
+        if self._folders is None:
+            found: dict[str, bool] = dict(self.store.names())
+            self._folders = found if self.only is None else {self.only: found.get(self.only, False)}
+        return sorted(self._folders)
 
-    def open(self, relative: str) -> Listing:
-        """List an archive or folder below the input, taking note of what had to be refused."""
-        listing = list_archive(self.root, relative, self.index_folder)
-        for name, reason in listing.refused:
-            self.reject(name, f"{relative}!{name}", f"refused: {reason}")
-        return listing
+    def kind(self, name: str) -> Kind | None:
+        """Return what a name in the input folder is: a folder, an archive by its extension, or None."""
+        self.names()
+        assert self._folders is not None
+        return "folder" if self._folders.get(name) else kind_of(name)
 
-    def add_input(self, relative: str, items: int) -> None:
-        """Record the provenance of an archive or folder."""
-        self.scan.inputs.append(InputFile(path=relative, bytes=input_bytes(self.root, relative), items=items))
+    def open(self, name: str) -> Iterator[MemberRef]:
+        """Yield the files of an archive or folder of the input, "" for all of it, in an order that is always the same.
+
+        What has to be refused is rejected by the build's policy. Raises ArchiveError when it cannot be read to its end
+        or holds nothing.
+        """
+        if self.kind(name) not in (None, "folder"):
+            self.scan.versions[name] = self.store.stat(name).version
+        yield from self._listed(self.reader.list(name), name)
+
+    def enter(self, ref: MemberRef) -> Iterator[MemberRef]:
+        """Yield the files of an archive that is itself a member of one; no deeper."""
+        yield from self._listed(self.reader.list_inside(ref), ref.source_file)
+
+    def add(self, key: str, sensor: str, raster: PlannedRaster, **labels: Any) -> None:
+        """Plan one sensor of the sample `key`; what is said of a key in several calls becomes one sample.
+
+        A second raster of the same sensor and key is rejected, and so is a key that no shard can hold.
+        """
+        trouble = self.scan.add(key, sensor, raster, labels)
+        if trouble:
+            self.reject(key, raster.files[0].source_file, trouble, members=0)
+
+    def label(self, key: str, **labels: Any) -> None:
+        """Say something of the content of a sample that `add` has planned or will; alone it plans nothing."""
+        self.scan.label(key, labels)
+
+    def ignore(self, path: str, reason: str, files: int = 1) -> None:
+        """Take note of files that this source does not pack, and why."""
+        self.scan.ignore(Ignored(path, reason, files))
+
+    def ignore_rest(self, used: Iterable[str], otherwise: str) -> None:
+        """Take note of every name in the input folder that is not in `used`."""
+        for name in sorted(set(self.names()) - set(used)):
+            self.ignore(name, otherwise)
 
     def reject(self, item: str, source_file: str, reason: str, members: int = 1) -> None:
         """Leave an item (of so many archive members) out under `on_error: skip`; raise ItemError under `fail`."""
         if self.config.on_error == "fail":
             raise ItemError(f"{source_file}: {reason}. Remove the item, or set on_error=skip to build without it.")
-        self.scan.items += members
-        self.scan.rejected.append(Rejected(item=item, source_file=source_file, reason=reason, policy="on_error=skip"))
+        self.scan.reject(item, source_file, reason, "on_error=skip", members)
 
-    def reader(self) -> ArchiveReader:
-        """Return a reader of the input's archives."""
-        return ArchiveReader(self.root, self.index_folder, self.config.max_member_bytes)
+    def _listed(self, listing: Listing, name: str) -> Iterator[MemberRef]:
+        found = False
+        for entry in listing:
+            found = True
+            if isinstance(entry, MemberRef):
+                yield entry
+            else:
+                self.reject(entry.name, f"{name}!{entry.name}" if name else entry.name, f"refused: {entry.reason}")
+        if not found and name:
+            raise ArchiveError(f"{self.where}/{name} holds no files. Copy or download it again, or remove it.")
+        self.scan.listed(listing.provenance)
 
 
-class Source(Protocol):
+class Source(ABC):
     """One raw archive family."""
 
-    sensors: ClassVar[tuple[str, ...]]
-    """Names of the sensors a complete sample has."""
-    tiled: ClassVar[bool]
+    sensors: tuple[SensorSpec, ...]
+    """What a sample may hold, as the archive ships it; label rasters too."""
+    optional: ClassVar[frozenset[str]] = frozenset()
+    """Sensors that a sample is complete without; label rasters are optional always."""
+    tiled: ClassVar[bool] = False
     """Whether it cuts tiles, as `tile_px`, `stride_px` and `edge` say."""
 
-    def scan(self, view: InputView) -> None:
-        """Fill `view.scan`; samples in an order that is good to read in and the same every time."""
-        ...
+    def __init__(self, config: BuildConfig) -> None:
+        """Raise ConfigError for options that the source does not know."""
+        config.parse_options(NoOptions)
 
-    def decode(self, data: bytes, ref: MemberRef, sensor: str) -> Decoded:
-        """Return the raster in the bytes of an item; raise ItemError when there is none."""
-        ...
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Names of the sensors that a complete sample has."""
+        return tuple(s.name for s in self.sensors if s.kind == "image" and s.name not in self.optional)
+
+    @abstractmethod
+    def scan(self, view: InputView) -> None:
+        """Tell `view` what the input holds; in an order that is good to read in and the same every time."""
+
+    def load(self, planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Decoded:
+        """Return the raster [C,H,W] or [T,C,H,W] of a planned sensor; raise ItemError when there is none.
+
+        Unless a source says otherwise, it is the one TIFF in `planned.files`, cut to its window.
+        """
+        return load_tiff(planned, spec, files)
 
 
 SOURCES: Registry[type[Source]] = Registry("source", "shard_builder.sources")
 
 
-def check_settings(config: BuildConfig, source: type[Source]) -> None:
-    """Raise ConfigError for a setting that the source would ignore."""
+def make_source(config: BuildConfig) -> Source:
+    """Return the configured source; raise ConfigError for settings that it would ignore or does not know."""
+    kind = SOURCES.get(config.source)
     for key in ("tile_px", "stride_px", "edge"):
-        if key in config.model_fields_set and not source.tiled:
+        if key in config.model_fields_set and not kind.tiled:
             raise ConfigError(f"{key} is set, but source {config.source} packs its images whole. Remove the setting.")
+    return kind(config)
 
 
-def scan_input(config: BuildConfig, index_folder: Path) -> Scan:
-    """Return what the configured source finds in the configured input.
-
-    Raises UsageError for an input that is not there, ArchiveError when nothing of the source is in it.
-    """
-    source = SOURCES.get(config.source)()
-    path = Path(config.input)
-    if not path.exists():
-        raise UsageError(f"input {path} does not exist. Give the folder that holds the archives, or one archive.")
-    only = None if path.is_dir() else path.name
-    view = InputView(path if path.is_dir() else path.parent, only, index_folder, config, Scan())
+def scan_input(source: Source, view: InputView) -> None:
+    """Fill the scan of `view` with what the source finds; raise ArchiveError when nothing of the source is there."""
     source.scan(view)
-    _check_keys(view)
-    if not view.scan.samples and not view.scan.rejected:
+    view.scan.finish()
+    if not view.scan.num_samples and not view.scan.num_rejected:
         found = ", ".join(view.names()[:6]) or "nothing"
-        raise ArchiveError(f"{path} holds nothing that source {config.source} knows; found {found}.")
-    return view.scan
-
-
-def input_bytes(root: Path, relative: str) -> int:
-    """Return the size of an archive, or of all files in a folder."""
-    path = root / relative
-    if path.is_file():
-        return path.stat().st_size
-    return sum(ref.size for ref in list_archive(root, relative, root).members)
-
-
-def _check_keys(view: InputView) -> None:
-    """Reject what has the key of an earlier sample (an archive beside its unpacked copy, say) or one that is none."""
-    holders: dict[str, PlannedSample] = {}
-    samples, view.scan.samples = view.scan.samples, []
-    for sample in samples:
-        source_file = next(iter(sample.rasters.values())).ref.source_file
-        first = holders.setdefault(sample.key.lower(), sample)
-        if first is not sample:
-            earlier = next(iter(first.rasters.values())).ref.source_file
-            view.reject(sample.key, source_file, f"its key {sample.key} is that of {earlier} already", members=0)
-        elif not is_key(sample.key):
-            view.reject(sample.key, source_file, f"{sample.key!r} cannot be a sample key", members=0)
-        else:
-            view.scan.samples.append(sample)
-
-
-def ignore_rest(view: InputView, used: Iterable[str], why: dict[str, str], otherwise: str) -> None:
-    """List every name of the input that was not used, with the reason in `why` or the one for all others."""
-    used = set(used)
-    for name in view.names():
-        if name not in used:
-            view.scan.ignored.append(Ignored(name, why.get(name, otherwise)))
+        raise ArchiveError(f"{view.where} holds nothing that source {view.config.source} knows; found {found}.")

@@ -1,7 +1,7 @@
 """Write one shard: read, check, encode, tar, then the sidecar that commits it.
 
-The tar is written under a temporary name, synced and renamed; the sidecar follows. A process that dies in between
-leaves a temporary file or a tar without sidecar, and the shard is written again, to the same bytes.
+The tar is written under a temporary name, synced and moved into place; the sidecar follows. A process that dies in
+between leaves a temporary file or a tar without sidecar, and the shard is written again, to the same bytes.
 """
 
 from __future__ import annotations
@@ -13,12 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from gfm_pipeline.errors import ItemError, StorageError
 from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.shards import SHARDS_PREFIX, codec, stats
-from gfm_pipeline.shards.codec import Raster
 from gfm_pipeline.shards.manifest import (
     RasterMember,
     Rejected,
@@ -30,12 +27,16 @@ from gfm_pipeline.shards.manifest import (
 )
 from gfm_pipeline.shards.sample import SampleRecord, SensorRecord
 from gfm_pipeline.shards.tar import ShardTar
-from gfm_pipeline.storage import LocalStore
+from gfm_pipeline.storage import Store
 from gfm_pipeline.storage.local import TEMPORARY_PREFIX
-from shard_builder.archive import ArchiveReader
-from shard_builder.config import BuildConfig, codec_of, resolve_sensors
-from shard_builder.plan import ShardTask
-from shard_builder.source import SOURCES, Decoded, PlannedRaster, PlannedSample, Source
+from shard_builder.archives import ArchiveReader
+from shard_builder.catalog import dump_rows, rows_path
+from shard_builder.config import BuildConfig, resolve_sensors
+from shard_builder.plan import ShardTask, load_task
+from shard_builder.planned import PlannedSample
+from shard_builder.radiometry import Pixels, prepare
+from shard_builder.raster import Decoded
+from shard_builder.source import make_source
 
 DEFAULT_CODEC = "blosc2"
 
@@ -50,26 +51,35 @@ class TaskResult:
     rejected: int
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    """One sensor of a sample, from the archive and for the shard."""
+
+    decoded: Decoded
+    pixels: Pixels
+    extension: str
+    data: bytes
+
+
 class ShardWriter:
     """Writes shards of one build; one per process."""
 
-    def __init__(self, config: BuildConfig, root: Path, index_folder: Path) -> None:
+    def __init__(self, config: BuildConfig, output: Store, reader: ArchiveReader, scratch: Path) -> None:
         self._config = config
-        source = SOURCES.get(config.source)
-        self._source: Source = source()
-        self._specs = resolve_sensors(config, source.sensors)
-        self._reader = ArchiveReader(root, index_folder, config.max_member_bytes)
-        self._store = LocalStore(Path(config.output))
-        self._decoded: dict[str, tuple[str, Decoded]] = {}
-        """Per sensor the last image that tiles were cut of, and its name: tiles of one image follow each other."""
+        self._source = make_source(config)
+        self._specs = resolve_sensors(config, self._source.sensors)
+        self._reader = reader
+        self._output = output
+        local = output.local_path(SHARDS_PREFIX)
+        self._folder = scratch if local is None else local  # a rename stays on one disk
 
-    def write(self, task: ShardTask) -> TaskResult:
-        """Write and commit one shard; raise ItemError for a bad item when the policy is `fail`."""
-        folder = Path(self._config.output) / SHARDS_PREFIX
+    def write(self, name: str) -> TaskResult:
+        """Write and commit a planned shard; raise ItemError for a bad item when the policy is `fail`."""
+        task = load_task(self._output, name)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=".tar", dir=folder)
-            temporary = Path(name)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            descriptor, path = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=".tar", dir=self._folder)
+            temporary = Path(path)
             try:
                 with os.fdopen(descriptor, "wb") as file:
                     shard = _ShardUnderWay(ShardTar(file), task, self._specs)
@@ -83,62 +93,46 @@ class ShardWriter:
                     file.flush()
                     os.fsync(file.fileno())
                 temporary.chmod(0o644)
-                self._store.put_file(tar_path(task.name), temporary)
+                self._output.put_file(tar_path(task.name), temporary)
             finally:
                 temporary.unlink(missing_ok=True)
         except StorageError:
             raise
         except OSError as error:
             raise StorageError(
-                f"cannot write shard {task.name} to {folder}: {error.strerror or error}. Nothing of it was committed; "
-                "mend the cause and run the same command again."
+                f"cannot write shard {task.name} to {self._folder}: {error.strerror or error}. Nothing of it was "
+                "committed; mend the cause and run the same command again."
             ) from error
-        self._store.put(sidecar_path(task.name), dump_document(shard.sidecar(size, sha256)))
+        self._output.put(rows_path(task.name), dump_rows(task.name, shard.records))
+        self._output.put(sidecar_path(task.name), dump_document(shard.sidecar(size, sha256)))
         return TaskResult(task.name, len(shard.entries), size, len(shard.rejected))
 
-    def close(self) -> None:
-        """Close the archives."""
-        self._reader.close()
-
     def _add(self, shard: _ShardUnderWay, sample: PlannedSample) -> None:
-        decoded: dict[str, Decoded] = {}
+        loaded: dict[str, _Loaded] = {}
         source_file = ""
         try:
-            for name, raster in sample.rasters.items():
-                source_file = raster.ref.source_file
-                decoded[name] = self._decode(raster, name)
-            _check_one_place(sample, decoded)
+            for name, planned in sample.rasters.items():
+                source_file = planned.source_file
+                spec = self._specs[name]
+                decoded = self._source.load(planned, spec, self._reader)
+                pixels = prepare(decoded, planned, spec, self._config.override(name))
+                if pixels.nodata_share > self._config.max_nodata:
+                    shard.leave_out(sample, source_file, *self._too_empty(name, pixels))
+                    return
+                loaded[name] = _Loaded(
+                    decoded, pixels, *encode_member(decoded, pixels, self._config.override(name).codec)
+                )
+            _check_one_place(sample, loaded)
         except ItemError as error:
             if self._config.on_error == "fail":
                 raise
-            shard.rejected.append(
-                Rejected(
-                    item=sample.key,
-                    source_file=source_file,
-                    reason=str(error),
-                    policy="on_error=skip",
-                    shard=shard.task.name,
-                )
-            )
+            shard.leave_out(sample, source_file, str(error), "on_error=skip")
             return
-        shard.add(sample, decoded, {name: codec_of(self._config, name) for name in decoded})
+        shard.add(sample, loaded)
 
-    def _decode(self, raster: PlannedRaster, sensor: str) -> Decoded:
-        """Return the raster of one sensor of a sample, cut to its window and checked against the specification."""
-        name = raster.ref.source_file
-        kept, whole = self._decoded.get(sensor, ("", None))
-        if kept != name or whole is None:
-            whole = None
-            self._decoded.pop(sensor, None)  # before the next one is decoded: an image may be gigabytes
-            whole = self._source.decode(self._reader.read(raster.ref), raster.ref, sensor)
-            _check(whole.raster, self._specs[sensor], name)
-        if raster.window is None:
-            return whole
-        self._decoded[sensor] = name, whole
-        row, column, height, width = raster.window
-        tile = np.ascontiguousarray(whole.raster[:, row : row + height, column : column + width])
-        placed = whole.georeference.window(row, column) if whole.georeference else None
-        return Decoded(tile, placed, None, whole.rules)
+    def _too_empty(self, name: str, pixels: Pixels) -> tuple[str, str]:
+        reason = f"{pixels.nodata_share:.0%} of {name} was not measured"
+        return reason, f"max_nodata={self._config.max_nodata:g}"
 
 
 class _ShardUnderWay:
@@ -148,36 +142,41 @@ class _ShardUnderWay:
         self.tar = tar
         self.task = task
         self.entries: list[SampleEntry] = []
+        self.records: list[SampleRecord] = []
         self.rejected: list[Rejected] = []
         self._specs = specs
         self._rules: Counter[str] = Counter()
         self._statistics: dict[str, list[stats.BandStats]] = {sensor: [] for sensor in task.sensors}
 
-    def add(self, sample: PlannedSample, decoded: Mapping[str, Decoded], codecs: Mapping[str, str | None]) -> None:
+    def leave_out(self, sample: PlannedSample, source_file: str, reason: str, policy: str) -> None:
+        """Take note of a sample that the shard will not hold."""
+        self.rejected.append(
+            Rejected(item=sample.key, source_file=source_file, reason=reason, policy=policy, shard=self.task.name)
+        )
+
+    def add(self, sample: PlannedSample, loaded: Mapping[str, _Loaded]) -> None:
         """Append one sample."""
-        members: dict[str, bytes] = {}
-        extensions: dict[str, str] = {}
-        for sensor, item in decoded.items():
-            extension, data = _encode(item, codecs[sensor])
-            extensions[sensor] = extension
-            members[f"{sensor}.{extension}"] = data
-            self._rules.update(item.rules)
-            measured = stats.measure(item.raster, self._specs[sensor].bands)
+        members = {f"{sensor}.{item.extension}": item.data for sensor, item in loaded.items()}
+        for sensor, item in loaded.items():
+            pixels = item.pixels
+            self._rules.update(pixels.rules)
+            measured = stats.measure(pixels.raster, self._specs[sensor].bands, pixels.measured)
             self._statistics[sensor] = stats.merge([part for part in (self._statistics[sensor], measured) if part])
-        record = _record(sample, decoded, extensions, self._specs)
+        record = _record(sample, loaded, self._specs)
         members["json"] = dump_document(record)
         written = self.tar.add(sample.key, members)
+        self.records.append(record)
         self.entries.append(
             SampleEntry(
                 key=sample.key,
                 meta=written["json"],
                 sensors={
                     sensor: RasterMember(
-                        **written[f"{sensor}.{extensions[sensor]}"].model_dump(),
-                        dtype=str(item.raster.dtype),
-                        shape=item.raster.shape,
+                        **written[f"{sensor}.{item.extension}"].model_dump(),
+                        dtype=str(item.pixels.raster.dtype),
+                        shape=item.pixels.raster.shape,
                     )
-                    for sensor, item in decoded.items()
+                    for sensor, item in loaded.items()
                 },
             )
         )
@@ -197,25 +196,12 @@ class _ShardUnderWay:
         )
 
 
-def _record(
-    sample: PlannedSample, decoded: Mapping[str, Decoded], codecs: Mapping[str, str], specs: Mapping[str, SensorSpec]
-) -> SampleRecord:
-    place = next((item for item in decoded.values() if item.georeference), None)
-    georeference = place.georeference if place else None
+def _record(sample: PlannedSample, loaded: Mapping[str, _Loaded], specs: Mapping[str, SensorSpec]) -> SampleRecord:
+    place = next((item.decoded for item in loaded.values() if item.decoded.facts.georeference), None)
+    georeference = place.facts.georeference if place else None
     return SampleRecord(
         key=sample.key,
-        sensors={
-            sensor: SensorRecord(
-                bands=specs[sensor].bands,
-                shape=item.raster.shape,
-                dtype=str(item.raster.dtype),
-                codec=codecs[sensor],
-                gsd_m=(item.georeference.gsd_m if item.georeference else None) or specs[sensor].gsd_m,
-                source_file=sample.rasters[sensor].ref.source_file,
-                window=sample.rasters[sensor].window,
-            )
-            for sensor, item in decoded.items()
-        },
+        sensors={sensor: _sensor_record(sample, sensor, item, specs[sensor]) for sensor, item in loaded.items()},
         crs=georeference.crs if georeference else None,
         transform=georeference.transform if georeference else None,
         footprint=georeference.footprint(*place.raster.shape[-2:]) if georeference and place else None,
@@ -223,43 +209,39 @@ def _record(
     )
 
 
-def _encode(item: Decoded, configured: str | None) -> tuple[str, bytes]:
+def _sensor_record(sample: PlannedSample, sensor: str, item: _Loaded, spec: SensorSpec) -> SensorRecord:
+    planned, place = sample.rasters[sensor], item.decoded.facts.georeference
+    return SensorRecord(
+        bands=spec.bands,
+        shape=item.pixels.raster.shape,
+        dtype=str(item.pixels.raster.dtype),
+        codec=item.extension,
+        gsd_m=(place.gsd_m if place else None) or spec.gsd_m,
+        dates=planned.dates,
+        nodata_share=round(item.pixels.nodata_share, 6),
+        source_file=planned.source_file,
+        window=planned.window,
+    )
+
+
+def encode_member(decoded: Decoded, pixels: Pixels, configured: str | None) -> tuple[str, bytes]:
     """Return extension and bytes of a member: the archive's own bytes unless the configuration names a codec."""
-    if configured is None and item.original is not None:
-        return item.original
+    if configured is None and decoded.original is not None and not pixels.changed:
+        return decoded.original
     extension = configured or DEFAULT_CODEC
-    return extension, codec.encode(item.raster, extension)
+    return extension, codec.encode(pixels.raster, extension)
 
 
-def _check_one_place(sample: PlannedSample, decoded: Mapping[str, Decoded]) -> None:
+def _check_one_place(sample: PlannedSample, loaded: Mapping[str, _Loaded]) -> None:
     """Raise ItemError when the tags of a sample's sensors say that they lie apart."""
-    placed = [(name, item, item.georeference) for name, item in decoded.items() if item.georeference]
-    for name, item, place in placed[1:]:
-        first, other, home = placed[0]
-        if not home.lies_with(other.raster.shape[-2:], place, item.raster.shape[-2:]):
-            files = (sample.rasters[sensor].ref.source_file for sensor in (first, name))
+    placed = [(name, item.decoded, item.decoded.facts.georeference) for name, item in loaded.items()]
+    known = [(name, item.raster.shape[-2:], place) for name, item, place in placed if place]
+    for name, size, place in known[1:]:
+        first, home_size, home = known[0]
+        if not home.lies_with(home_size, place, size):
+            files = (sample.rasters[sensor].source_file for sensor in (first, name))
             where = [f"{p.crs} {p.transform} in {file}" for p, file in zip((home, place), files, strict=True)]
             raise ItemError(
                 f"{first} and {name} of {sample.key} lie apart: {' and '.join(where)}, expected one place. "
                 "Drop them with on_error=skip."
             )
-
-
-def _check(raster: Raster, spec: SensorSpec, where: str) -> None:
-    bands = raster.shape[0]
-    if bands != len(spec.bands):
-        raise ItemError(
-            f"{spec.name} has {bands} bands in {where}, the sensor declares {len(spec.bands)} "
-            f"({', '.join(spec.bands)}). Set sensors.{spec.name}.bands, or drop the file with on_error=skip."
-        )
-    if str(raster.dtype) != spec.dtype:
-        raise ItemError(
-            f"{spec.name} has {raster.dtype} pixels in {where}, the sensor declares {spec.dtype}. "
-            f"Set sensors.{spec.name}.dtype, or drop the file with on_error=skip."
-        )
-    if raster.dtype.kind == "f" and not np.isfinite(raster).all():
-        count = int((~np.isfinite(raster)).sum())
-        raise ItemError(
-            f"{spec.name} has {count} pixels that are NaN or infinite in {where}, expected numbers only. "
-            "Drop the file with on_error=skip."
-        )

@@ -99,7 +99,9 @@ class InputFile(StrictModel):
     """Relative to the build's input."""
     bytes: int
     items: int
-    """Items of this source found inside."""
+    """Files found inside."""
+    fingerprint: str
+    """sha256 over names, sizes and whatever checksums the archive itself carries; of no time or owner."""
 
 
 class Manifest(StrictModel):

@@ -27,6 +27,8 @@ class SensorRecord(StrictModel):
     gsd_m: float | None = None
     dates: tuple[str, ...] = ()
     """ISO 8601 dates, one per time step; empty when the archive tells none."""
+    nodata_share: float = 0.0
+    """Share of the pixels that were not measured: the sensor's nodata value, or NaN."""
     source_file: str
     """Archive and member the pixels were read from, as "archive.tar.gz!folder/member.tif"."""
     window: tuple[int, int, int, int] | None = None

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gfm_pipeline.config import StrictModel
 from gfm_pipeline.shards.codec import Raster
 
 
 class BandStats(StrictModel):
-    """Moments and range of one band over all of its finite pixels, in the sensor's units."""
+    """Moments and range of one band over the pixels that were measured, in the sensor's units; zeros for none."""
 
     band: str
     count: int
@@ -32,25 +33,32 @@ class BandStats(StrictModel):
         return float(np.sqrt(self.m2 / self.count)) if self.count else float("nan")
 
 
-def measure(raster: Raster, bands: tuple[str, ...]) -> list[BandStats]:
-    """Return the statistics of each band of a raster [C,H,W] or series [T,C,H,W]; every pixel must be finite."""
-    channels_first = np.moveaxis(raster, -3, 0).reshape(len(bands), -1)
-    low, high = channels_first.min(axis=1), channels_first.max(axis=1)
-    values = channels_first.astype(np.float64)
-    means = values.mean(axis=1)
-    values -= means[:, None]
-    m2 = np.square(values, out=values).sum(axis=1)
-    return [
-        BandStats(
-            band=band,
-            count=channels_first.shape[1],
-            mean=float(means[i]),
-            m2=float(m2[i]),
-            min=float(low[i]),
-            max=float(high[i]),
-        )
-        for i, band in enumerate(bands)
-    ]
+def measure(raster: Raster, bands: tuple[str, ...], measured: NDArray[np.bool_] | None = None) -> list[BandStats]:
+    """Return the statistics of each band of a raster [C,H,W] or series [T,C,H,W].
+
+    `measured`, shaped like the raster, tells which pixels count; without it all of them do, and must be finite.
+    """
+    rows = np.moveaxis(raster, -3, 0).reshape(len(bands), -1)
+    if measured is None:
+        return [_measure_band(band, row) for band, row in zip(bands, rows, strict=True)]
+    counted = np.moveaxis(measured, -3, 0).reshape(len(bands), -1)
+    return [_measure_band(band, row[ok]) for band, row, ok in zip(bands, rows, counted, strict=True)]
+
+
+def _measure_band(band: str, pixels: NDArray[np.generic]) -> BandStats:
+    if not pixels.size:
+        return BandStats(band=band, count=0, mean=0.0, m2=0.0, min=0.0, max=0.0)
+    values = pixels.astype(np.float64)
+    mean = values.mean()
+    values -= mean
+    return BandStats(
+        band=band,
+        count=pixels.size,
+        mean=float(mean),
+        m2=float(np.dot(values, values)),
+        min=float(pixels.min()),
+        max=float(pixels.max()),
+    )
 
 
 def merge(parts: Iterable[list[BandStats]]) -> list[BandStats]:
@@ -64,9 +72,9 @@ def merge(parts: Iterable[list[BandStats]]) -> list[BandStats]:
 def _merge_two(a: BandStats, b: BandStats) -> BandStats:
     if a.band != b.band:
         raise ValueError(f"statistics of band {a.band} cannot merge with those of band {b.band}.")
+    if not a.count or not b.count:
+        return a if a.count else b
     count = a.count + b.count
-    if count == 0:
-        return a
     delta = b.mean - a.mean
     return BandStats(
         band=a.band,

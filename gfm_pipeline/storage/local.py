@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -88,7 +88,7 @@ class LocalStore:
         for path in self.list(prefix):
             yield path, (self.root / path).stat().st_size
 
-    def names(self, prefix: str = "") -> list[tuple[str, bool]]:
+    def names(self, prefix: str = "") -> Sequence[tuple[str, bool]]:
         """Return (name, whether it is a folder) of what lies directly in the folder `prefix`, sorted."""
         try:
             found = [(path.name, path.is_dir()) for path in (self.root / prefix).iterdir()]

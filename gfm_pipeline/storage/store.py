@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 from urllib.parse import urlsplit
@@ -44,7 +44,7 @@ class Store(Protocol):
         """Yield (path, size) of all objects below the folder `prefix`, sorted."""
         ...
 
-    def names(self, prefix: str = "") -> list[tuple[str, bool]]:
+    def names(self, prefix: str = "") -> Sequence[tuple[str, bool]]:
         """Return (name, whether it is a folder) of what lies directly in the folder `prefix`, sorted."""
         ...
 

@@ -9,7 +9,11 @@ from gfm_pipeline.command_line import LazyGroup, run
 
 COMMANDS = {
     "demo": ("shard_builder.cli.demo:demo", "Make synthetic raw archives in the published layouts."),
+    "plan": ("shard_builder.cli.plan:plan", "Say what a build would do; writes nothing."),
     "build": ("shard_builder.cli.build:build", "Pack a raw archive into a collection of paired shards."),
+    "status": ("shard_builder.cli.status:status", "Say how far a build is."),
+    "merge": ("shard_builder.cli.merge:merge", "End a build whose shares several machines wrote."),
+    "retry": ("shard_builder.cli.retry:retry", "Try again what could not be packed, or what has changed."),
     "verify": ("shard_builder.cli.verify:verify", "Prove that a collection is whole: every checksum, every pixel."),
     "stats": ("shard_builder.cli.stats:stats", "Say what a collection holds."),
     "show": ("shard_builder.cli.show:show", "Draw samples of a collection, all sensors side by side."),

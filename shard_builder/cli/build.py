@@ -2,46 +2,53 @@
 
 from __future__ import annotations
 
-import sys
+import re
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gfm_pipeline.config import load_config
-from shard_builder.build import build_collection
-from shard_builder.config import BuildConfig
-from shard_builder.report import describe
-
-PARTLY_FAILED = 3
+from gfm_pipeline.errors import UsageError
+from shard_builder.build import BuildReport, build_collection, build_share
+from shard_builder.cli.common import build_options, finish, read_config, telling
 
 
 @click.command()
-@click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="YAML file of the build.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value; repeatable.")
+@build_options
 @click.option("--fresh", is_flag=True, help="Replace what the output folder holds.")
-def build(path: Path, overrides: tuple[str, ...], fresh: bool) -> None:
+@click.option("--executor", help="Who writes the shards: processes of this machine, or dask.")
+@click.option("--scheduler", metavar="ADDRESS", help="Of the Dask scheduler; without it, a cluster on this machine.")
+@click.option("--task", metavar="I/N", help="Write only share I (from 0) of N; shard-builder merge ends the build.")
+@click.option("--json", "as_machine", is_flag=True, help="Print the account as one JSON object.")
+def build(
+    path: Path,
+    overrides: tuple[str, ...],
+    fresh: bool,
+    executor: str | None,
+    scheduler: str | None,
+    task: str | None,
+    as_machine: bool,
+) -> None:
     """Pack a raw archive into a collection of paired shards.
 
     A build that was stopped goes on where it was. Exit code 3: done, but for the items that could not be packed,
     which failures.jsonl lists.
     """
-    config = load_config(path, BuildConfig, overrides)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"{config.source}: reading archives", total=None)
+    given = {"executor": executor, "scheduler": scheduler}
+    config = read_config(path, (*overrides, *(f"{key}={value}" for key, value in given.items() if value)))
+    share = _share(task) if task is not None else None
+    if share and fresh:
+        raise UsageError("--fresh replaces the whole collection and --task writes a part of it. Give one of them.")
+    with telling(config.source) as tell:
+        report: BuildReport
+        if share:
+            report = build_share(config, *share, tell)
+        else:
+            report = build_collection(config, "fresh" if fresh else "build", tell)
+    finish(report, config, as_machine)
 
-        def show(event: str, done: int, total: int) -> None:
-            if event == "shard":
-                bar.update(task, description=f"{config.source}: shards", completed=done, total=total)
-                if not console.is_terminal:
-                    click.echo(f"{config.source}: {done} of {total} shards", err=True)
 
-        report = build_collection(config, fresh, show)
-    for line in describe(report, config):
-        click.echo(line)
-    counts = report.manifest.counts
-    if counts["items_rejected"] + counts["samples_rejected"]:
-        sys.exit(PARTLY_FAILED)
+def _share(task: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", task)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise UsageError(f"--task {task}: expected I/N with I from 0 to N-1, as 0/3, 1/3 and 2/3.")
+    return int(match[1]), int(match[2])

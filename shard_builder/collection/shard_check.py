@@ -30,6 +30,7 @@ from gfm_pipeline.storage import open_store
 from shard_builder.catalog import catalog_row
 from shard_builder.collection.catalog_rows import CatalogRows
 from shard_builder.collection.key_hash import hash_keys
+from shard_builder.collection.pixels import valid_pixels
 from shard_builder.collection.problem import Place, Problem, ProblemList
 from shard_builder.collection.sample_check import check_sample, span_of
 from shard_builder.collection.tar_stream import TarStream
@@ -141,7 +142,7 @@ class ShardChecker:
             problems.add("row of no sample", "no row", "one", at._replace(key=key))
         problems.compare("rows of the shard", len(by_key), len(rows), at)
         for key, record in records.items():
-            _compare_row(catalog_row(record, sidecar.name), by_key.get(key), at._replace(key=key), problems)
+            _compare_row(catalog_row(sidecar.name, record), by_key.get(key), at._replace(key=key), problems)
 
 
 def _compare_row(expected: dict[str, object], row: dict[str, Any] | None, at: Place, problems: ProblemList) -> None:
@@ -201,7 +202,8 @@ class _TarCheck:
             self.records[sample.key] = checked.record
         for name, raster in checked.rasters.items():
             if name in self._specs and raster.shape[-3] == len(self._specs[name].bands):
-                measured = measure(raster, self._specs[name].bands)
+                spec = self._specs[name]
+                measured = measure(raster, spec.bands, valid_pixels(raster, spec))
                 self._statistics[name] = merge([p for p in (self._statistics.get(name), measured) if p])
 
     def _finish(self, stream: TarStream, size: int, whole: bool) -> None:

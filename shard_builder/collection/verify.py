@@ -253,8 +253,9 @@ class _Totals:
                 recorded = self._manifest.statistics.get(sensor, [])
                 compare_statistics(sensor, recorded, self._statistics.get(sensor, []), problems, Place())
             counts = self._manifest.counts
-            if "samples_rejected" in counts:
-                problems.compare("counts.samples_rejected", self._rejected, counts["samples_rejected"])
+            if names := [name for name in ("samples_rejected", "samples_without_data") if name in counts]:
+                told = sum(counts[name] for name in names)
+                problems.compare("counts." + " + counts.".join(names), self._rejected, told)
         if with_catalog:
             rows = CatalogRows(store).num_rows
             if rows > self._rows:

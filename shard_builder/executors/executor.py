@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from gfm_pipeline.registry import Registry
 from shard_builder.config import BuildConfig
-from shard_builder.plan import ShardTask
 from shard_builder.write import TaskResult
 
 
 class Executor(Protocol):
     """Runs tasks. A task that fails ends the run with its error; shards already committed stay."""
 
-    def run(
-        self, tasks: Sequence[ShardTask], config: BuildConfig, root: Path, index_folder: Path
-    ) -> Iterator[TaskResult]:
-        """Yield the result of every task, in any order; tasks may run more than once without harm."""
+    def run(self, names: Sequence[str], config: BuildConfig) -> Iterator[TaskResult]:
+        """Yield the result of every named shard, in any order; a shard may be written twice without harm."""
         ...
 
 

@@ -1,0 +1,49 @@
+"""Loose files, in a local folder or below a prefix of an object store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from gfm_pipeline.errors import ArchiveError
+from gfm_pipeline.storage import Store
+from shard_builder.archives.member import MemberRef, Refused, printable, unsafe_reason
+
+
+def list_folder(store: Store, relative: str) -> Iterator[MemberRef | Refused]:
+    """Yield the files below the folder `relative` of `store`, sorted; links and special files are refused."""
+    root = store.local_path("")
+    if root is not None:
+        yield from _list_local(root, relative)
+        return
+    for path, size in store.walk(relative):
+        reason = unsafe_reason(path)
+        yield Refused(printable(path), reason) if reason else MemberRef("", "folder", path, size)
+
+
+def read_local(path: Path, limit: int) -> bytes:
+    """Return at most `limit` + 1 bytes of a local file that is no link."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(limit + 1)
+
+
+def _list_local(root: Path, relative: str) -> Iterator[MemberRef | Refused]:
+    top = root / relative if relative else root
+    for folder, names, files in os.walk(top, followlinks=False, onerror=_raise):
+        names.sort()
+        for name in sorted([*files, *(n for n in names if (Path(folder) / n).is_symlink())]):
+            path = Path(folder) / name
+            inside = path.relative_to(root).as_posix()
+            reason = unsafe_reason(inside)
+            if reason is None and (path.is_symlink() or not path.is_file()):
+                reason = "link or special file"
+            if reason is not None:
+                yield Refused(printable(inside), reason)
+            else:
+                yield MemberRef("", "folder", inside, path.stat().st_size)
+
+
+def _raise(error: OSError) -> None:
+    raise ArchiveError(f"cannot read the folder {error.filename}: {error.strerror}. Make it readable.") from error

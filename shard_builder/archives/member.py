@@ -1,0 +1,88 @@
+"""Members of raw archives: where the bytes of one item are, and which names are refused."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal
+
+Kind = Literal["folder", "zip", "tar", "tar.gz"]
+
+
+@dataclass(frozen=True)
+class MemberRef:
+    """Where the bytes of one item are."""
+
+    archive: str
+    """Path of the archive relative to the build's input; "" for a loose file."""
+    kind: Kind
+    member: str
+    """Name inside the archive; for a loose file its path relative to the input."""
+    size: int
+    offset: int = 0
+    """Of the content in the (decompressed) tar; of the local header in a zip."""
+    packed: int = 0
+    """Compressed bytes of a zip member."""
+    deflated: bool = False
+    """Whether a zip member is compressed."""
+    crc32: int | None = None
+    """Of the content, where the archive tells it."""
+    within: MemberRef | None = None
+    """The archive itself, when it is a member of another one."""
+
+    @property
+    def source_file(self) -> str:
+        """How messages and records name the item."""
+        return f"{self.archive}!{self.member}" if self.archive else self.member
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A member that is not read, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an archive may claim before it is taken for a bomb."""
+
+    max_member_bytes: int
+    max_ratio: float
+    """Of decompressed to compressed bytes, for what is larger than RATIO_FROM_BYTES."""
+    max_members: int
+
+
+RATIO_FROM_BYTES = 16 * 2**20
+"""Small members cannot hurt, and an empty mask compresses a thousandfold."""
+
+
+def kind_of(name: str) -> Literal["zip", "tar", "tar.gz"] | None:
+    """Return the kind of archive that a file name says it is, or None."""
+    name = name.lower()
+    if name.endswith(".zip"):
+        return "zip"
+    if name.endswith((".tar.gz", ".tgz")):
+        return "tar.gz"
+    return "tar" if name.endswith(".tar") else None
+
+
+def unsafe_reason(name: str) -> str | None:
+    """Return why a member name is refused, or None for a plain relative one."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if name.startswith(("/", "\\")) or (parts and parts[0].endswith(":")):
+        return "absolute path"
+    if ".." in parts:
+        return "path that leaves the archive"
+    if not name.strip() or any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+        return "empty or damaged name"
+    return None
+
+
+def printable(name: str) -> str:
+    """Return a name as messages and records may hold it: one line of text that can be encoded."""
+    return "".join(
+        ascii(character)[1:-1] if unicodedata.category(character) in ("Cc", "Cs") else character for character in name
+    )

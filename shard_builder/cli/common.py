@@ -1,0 +1,85 @@
+"""What the verbs of a build share: where the configuration comes from, how progress is told."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from gfm_pipeline.config import load_config
+from shard_builder.build import BuildReport, Event
+from shard_builder.config import BuildConfig
+from shard_builder.report import as_json, describe
+
+PARTLY_FAILED = 3
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def build_options(command: F) -> F:
+    """Add --config and --set, which every verb of a build takes."""
+    command = click.option(
+        "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value; repeatable."
+    )(command)
+    path = click.Path(path_type=Path)
+    return click.option("--config", "path", type=path, required=True, help="YAML file of the build.")(command)
+
+
+def read_config(path: Path, overrides: tuple[str, ...]) -> BuildConfig:
+    """Return the build configuration with its overrides."""
+    return load_config(path, BuildConfig, overrides)
+
+
+@contextmanager
+def telling(source: str) -> Iterator[Callable[[Event], None]]:
+    """Give a function that tells what happens: a bar on a terminal, one JSON line per event elsewhere; on stderr."""
+    console = Console(stderr=True)
+    started = time.monotonic()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"{source}: reading archives", total=None)
+
+        def tell(event: Event) -> None:
+            elapsed = time.monotonic() - started
+            if not console.is_terminal:
+                click.echo(json.dumps(_line(source, event, elapsed)), err=True)
+            elif event.name == "shard":
+                rate = f"{event.samples / elapsed:.0f} samples/s" if elapsed else ""
+                rejects = f", {event.rejected} rejected" if event.rejected else ""
+                bar.update(task, description=f"{source}: {rate}{rejects}", completed=event.done, total=event.total)
+            elif event.name == "merge":
+                bar.update(task, description=f"{source}: catalog and manifest")
+
+        yield tell
+
+
+def finish(report: BuildReport, config: BuildConfig, as_machine: bool) -> None:
+    """Print the account of a build on stdout; exit 3 when items could not be packed."""
+    for line in [as_json(report)] if as_machine else describe(report, config):
+        click.echo(line)
+    if report.manifest is not None:
+        counts = report.manifest.counts
+        if counts["items_rejected"] + counts["samples_rejected"]:
+            sys.exit(PARTLY_FAILED)
+
+
+def _line(source: str, event: Event, elapsed: float) -> dict[str, Any]:
+    line: dict[str, Any] = {"event": event.name, "source": source, "seconds": round(elapsed, 3)}
+    if event.name == "shard":
+        left = (event.total - event.done) * elapsed / event.written if event.written else None
+        line |= {
+            "done": event.done,
+            "total": event.total,
+            "samples": event.samples,
+            "bytes": event.bytes,
+            "rejected": event.rejected,
+            "eta_seconds": None if left is None else round(left, 1),
+        }
+    return line
