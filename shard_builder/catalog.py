@@ -82,7 +82,7 @@ def catalog_row(shard: str, record: SampleRecord) -> dict[str, object]:
     return {
         "key": record.key,
         "shard": shard,
-        "sensors": list(record.sensors),
+        "sensors": sorted(record.sensors),  # a record that was read back has them sorted
         "gsd_m": min(gsd) if gsd else None,
         "dates": sorted({date for sensor in record.sensors.values() for date in sensor.dates}),
         "crs": record.crs,

@@ -59,9 +59,7 @@ def read_chosen(
             yield read_sample(store, shard.name, entries[sample], sensors)
 
 
-def read_keys(
-    store: Store, manifest: Manifest, sensors: Collection[str], keys: Sequence[str]
-) -> Iterator[ShownSample]:
+def read_keys(store: Store, manifest: Manifest, sensors: Collection[str], keys: Sequence[str]) -> Iterator[ShownSample]:
     """Yield the samples of `keys` in the order given; raise UsageError for one that the collection does not hold."""
     places: dict[str, tuple[str, SampleEntry]] = {}
     for shard in manifest.shards:
@@ -82,7 +80,9 @@ def read_sample(store: Store, shard: str, entry: SampleEntry, sensors: Collectio
     try:
         record = SampleRecord.model_validate_json(_read(store, shard, entry.meta, where))
     except ValidationError as error:
-        raise ShardError(f"{where} has no valid record: {error.errors()[0]['msg']}. Run shard-builder verify.") from None
+        raise ShardError(
+            f"{where} has no valid record: {error.errors()[0]['msg']}. Try shard-builder verify."
+        ) from None
     rasters = {}
     for name in sensors:
         if (member := entry.sensors.get(name)) is not None:
