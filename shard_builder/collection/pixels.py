@@ -36,15 +36,15 @@ def is_labels(spec: SensorSpec) -> bool:
 def valid_pixels(raster: Raster, spec: SensorSpec) -> NDArray[np.bool_]:
     """Return, in the shape of `raster`, where something was measured."""
     valid = np.isfinite(raster) if raster.dtype.kind == "f" else np.ones(raster.shape, bool)
-    return valid if spec.nodata is None else valid & (raster != raster.dtype.type(spec.nodata))
+    return valid if spec.nodata is None else valid & (raster != spec.nodata)
 
 
 def wanted_sensors(manifest: Manifest, names: Sequence[str]) -> list[str]:
-    """Return the sensors to look at, all when none are named; raise UsageError for an unknown one."""
+    """Return the sensors to look at, all, class maps last, when none are named; raise UsageError for an unknown one."""
     for name in names:
         if name not in manifest.sensors:
             raise UsageError(f"collection {manifest.name} has no sensor '{name}'. {nearest(name, manifest.sensors)}")
-    return list(names) or list(manifest.sensors)
+    return list(names) or sorted(manifest.sensors, key=lambda name: is_labels(manifest.sensors[name]))
 
 
 def read_chosen(

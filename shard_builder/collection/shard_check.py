@@ -175,7 +175,7 @@ class _TarCheck:
         if chosen is not None:
             for sample in (self._sidecar.samples[i] for i in chosen if i < len(self._sidecar.samples)):
                 start, end = span_of(sample)
-                self._check(sample, self._store.get_range(path, max(start, 0), end - max(start, 0)))
+                self._check(sample, self._store.get_range(path, max(start, 0), min(end, size) - max(start, 0)))
             return
         before = self._problems.count
         stream = TarStream(self._store, path, size)
