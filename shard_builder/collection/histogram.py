@@ -23,7 +23,7 @@ class Histogram:
     """Pixels of one band per bin."""
 
     band: str
-    edges: NDArray[np.float64]
+    edges: NDArray[np.floating]
     counts: NDArray[np.int64]
 
 
