@@ -34,7 +34,7 @@ def test_keys_and_sensors_are_what_was_asked_for(pristine):
     assert wanted_sensors(manifest, []) == ["ms", "s1", "cover"]
     with pytest.raises(UsageError, match="place-0099"):
         list(read_keys(store, manifest, ["s1"], ["place-0099"]))
-    with pytest.raises(UsageError, match="no sensor 's2'. Known: cover, ms, s1"):
+    with pytest.raises(UsageError, match=r"no sensor 's2'\. Known: cover, ms, s1"):
         wanted_sensors(manifest, ["s2"])
 
 
