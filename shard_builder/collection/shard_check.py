@@ -6,7 +6,7 @@ The tar is read once, in bounded ranges; what is in memory is one sample and the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ from gfm_pipeline.shards.manifest import (
 )
 from gfm_pipeline.shards.sample import SampleRecord
 from gfm_pipeline.shards.stats import BandStats, measure, merge
-from gfm_pipeline.storage import open_store
+from gfm_pipeline.storage import Store, open_store
 from shard_builder.catalog import catalog_row
 from shard_builder.collection.catalog_rows import CatalogRows
 from shard_builder.collection.key_hash import hash_keys
@@ -47,7 +47,6 @@ class ShardResult:
 
     problems: list[Problem]
     num_problems: int
-    sidecar_samples: int = 0
     samples: int = 0
     """Checked samples."""
     members: int = 0
@@ -73,11 +72,11 @@ class ShardChecker:
         result = ShardResult([], 0)
         sidecar = self._sidecar(entry, problems)
         if sidecar is not None:
-            result.sidecar_samples, result.rejected = len(sidecar.samples), len(sidecar.rejected)
+            result.rejected = len(sidecar.rejected)
             result.statistics = sidecar.statistics
             result.key_hashes = hash_keys(sample.key for sample in sidecar.samples)
             self._check_links(entry, sidecar, problems)
-            check = _TarCheck(self, sidecar, problems, result)
+            check = _TarCheck(self._store, self._specs, sidecar, problems, result)
             try:
                 check.read(chosen)
             except StorageError as error:
@@ -159,9 +158,16 @@ def _plain(value: object) -> object:
 class _TarCheck:
     """One tar under examination."""
 
-    def __init__(self, checker: ShardChecker, sidecar: Sidecar, problems: ProblemList, result: ShardResult) -> None:
-        self._store = checker._store
-        self._specs = checker._specs
+    def __init__(
+        self,
+        store: Store,
+        specs: Mapping[str, SensorSpec],
+        sidecar: Sidecar,
+        problems: ProblemList,
+        result: ShardResult,
+    ) -> None:
+        self._store = store
+        self._specs = specs
         self._sidecar = sidecar
         self._problems = problems
         self._result = result
@@ -169,6 +175,7 @@ class _TarCheck:
         self.records: dict[str, SampleRecord] = {}
 
     def read(self, chosen: Sequence[int] | None) -> None:
+        """Check all samples and the sums of the tar, or the `chosen` samples alone."""
         path = tar_path(self._sidecar.name)
         size = self._store.stat(path).size
         whole = self._problems.compare("bytes of the tar", self._sidecar.tar_bytes, size)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from gfm_pipeline.errors import UsageError
+from gfm_pipeline.errors import StorageError, UsageError
 from gfm_pipeline.shards.manifest import (
     Manifest,
     Sidecar,
@@ -22,7 +22,7 @@ from gfm_pipeline.shards.manifest import (
     tar_path,
 )
 from gfm_pipeline.shards.tar import ShardTar
-from gfm_pipeline.storage import open_store
+from gfm_pipeline.storage import LocalStore, open_store
 from shard_builder.collection.problem import Problem
 from shard_builder.collection.tar_stream import TarStream
 from shard_builder.collection.verify import VerifyReport, verify_collection
@@ -276,3 +276,16 @@ def test_a_tar_is_read_in_bounded_ranges(pristine, monkeypatch):
     assert stream.read(1500) + stream.read(1) == data[:1501]
     assert stream.finish() == (False, hashlib.sha256(data).hexdigest())
     assert not check(pristine)[1]
+
+
+def test_a_server_that_lists_nothing_is_said_and_a_missing_tar_is_still_found(collection, monkeypatch):
+    def refuse(self: LocalStore, prefix: str) -> Iterator[str]:
+        raise StorageError("a plain web server lists nothing.")
+
+    monkeypatch.setattr(LocalStore, "list", refuse)
+    monkeypatch.setattr(LocalStore, "local_path", lambda self, path: None)
+    report, found = check(collection)
+    assert not found
+    assert "foreign objects: a plain web server lists nothing." in report.not_checked
+    (collection / tar_path("mixed-000002")).unlink()
+    assert "shard mixed-000002: tar" in lines(collection)
