@@ -72,7 +72,7 @@ def web_server(folder: Path) -> Iterator[str]:
             if asked := self.headers.get("Range"):
                 low, _, high = asked.removeprefix("bytes=").partition("-")
                 first, last, code = int(low), min(int(high or last), last), 206
-            if first > last:
+            if asked and first > last:  # an empty object has no range, but it can be had
                 self.send_error(416)
                 return
             self.send_response(code)

@@ -54,7 +54,10 @@ def check_listing(store: Store, manifest: Manifest, problems: ProblemList) -> st
                 missing.discard(path)
             elif not path.startswith(CARD_PATHS):
                 problems.add("object", "none that the manifest does not list", "a foreign or left-over one", _at(path))
-    except StorageError as error:  # plain web servers do not list
+    except StorageError as error:  # plain web servers do not list; a missing tar or sidecar is its shard's to tell
+        for path in (CATALOG_PATH, FAILURES_PATH):
+            if not store.exists(path):
+                problems.add("object", "one, as every collection has it", "none", _at(path))
         return f"foreign objects: {error}"
     for path in sorted(missing):
         problems.add("object", "one, as the manifest lists it", "none", _at(path))
@@ -67,10 +70,13 @@ def check_listing(store: Store, manifest: Manifest, problems: ProblemList) -> st
 
 def check_failures(store: Store, problems: ProblemList) -> None:
     """Check that every line of the list of failures can be read."""
+    if not store.exists(FAILURES_PATH):
+        return  # the listing has said so
     try:
         lines = store.get(FAILURES_PATH).splitlines()
-    except StorageError:
-        return  # the listing has said so
+    except StorageError as error:
+        problems.add("list of failures", "one that can be read", str(error), _at(FAILURES_PATH))
+        return
     for number, line in enumerate(lines, 1):
         try:
             Rejected.model_validate_json(line)

@@ -288,4 +288,7 @@ def test_a_server_that_lists_nothing_is_said_and_a_missing_tar_is_still_found(co
     assert not found
     assert "foreign objects: a plain web server lists nothing." in report.not_checked
     (collection / tar_path("mixed-000002")).unlink()
-    assert "shard mixed-000002: tar" in lines(collection)
+    (collection / "failures.jsonl").unlink()
+    found_lines = lines(collection)
+    assert "shard mixed-000002: tar" in found_lines
+    assert "failures.jsonl: object: expected one" in found_lines
