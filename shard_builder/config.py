@@ -11,8 +11,9 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from gfm_pipeline.config import StrictModel, parse_config
 from gfm_pipeline.errors import ConfigError, nearest
-from gfm_pipeline.sensors import Display, Dtype, SensorSpec
+from gfm_pipeline.sensors import Display, Dtype, Quantisation, SensorSpec
 from gfm_pipeline.shards.codec import CODECS
+from gfm_pipeline.shards.quantise import stored_dtype
 from shard_builder.archives.member import Limits
 
 M = TypeVar("M", bound=BaseModel)
@@ -36,8 +37,11 @@ class SensorOverride(StrictModel):
     """Glob pattern: the files (archive!member) the offset applies to; all when not given."""
     offset_since: str | None = None
     """ISO 8601 date: the offset applies to images from this day on, which need a date."""
+    quantised: Quantisation | None = None
+    """Store float32 in dB as 16-bit multiples of a step: lossy, with a bound that the manifest states."""
     codec: str | None = None
-    """Encoding of the sensor's rasters, "blosc2" or "npy". When not given, blosc2, and a JPEG keeps its own bytes."""
+    """Encoding of the sensor's rasters: "blosc2", "tif", "npy" or "jxl". When not given, blosc2, and a JPEG keeps its
+    own bytes."""
 
 
 class BuildConfig(StrictModel):
@@ -128,7 +132,16 @@ def resolve_sensors(config: BuildConfig, shipped: Iterable[SensorSpec]) -> dict[
         if override.codec is not None and (override.codec not in CODECS or override.codec == "jpg"):
             known = ", ".join(sorted(set(CODECS) - {"jpg"}))
             raise ConfigError(f"sensors.{name}.codec: found '{override.codec}', expected one of {known}.")
-    return {name: _with(spec, config.override(name)) for name, spec in specs.items()}
+    resolved = {name: _with(spec, config.override(name)) for name, spec in specs.items()}
+    for name, spec in resolved.items():
+        extension = config.override(name).codec
+        held = CODECS[extension].dtypes if extension else None
+        if held is not None and stored_dtype(spec) not in held:
+            raise ConfigError(
+                f"sensors.{name}.codec is {extension}, which holds {', '.join(held)}; {name} is {stored_dtype(spec)}. "
+                "Choose blosc2, tif or npy."
+            )
+    return resolved
 
 
 def _with(spec: SensorSpec, override: SensorOverride) -> SensorSpec:

@@ -14,12 +14,11 @@ from gfm_pipeline.errors import ItemError
 from gfm_pipeline.storage import LocalStore, Store, open_store
 from shard_builder.build import Event, Progress, plan_collection
 from shard_builder.config import BuildConfig, resolve_sensors
+from shard_builder.pack import pack
 from shard_builder.plan import BuildPlan, load_rejected, load_task
-from shard_builder.radiometry import prepare
 from shard_builder.report import describe_ignored, describe_unpaired
 from shard_builder.site import open_reader
 from shard_builder.source import make_source
-from shard_builder.write import encode_member
 
 TRIED = 16
 """Samples that are read and encoded for the estimate, from shards all over the plan."""
@@ -101,8 +100,7 @@ def _try(
                 for sensor, planned in sample.rasters.items():
                     try:
                         decoded = source.load(planned, specs[sensor], reader)
-                        pixels = prepare(decoded, planned, specs[sensor], config.override(sensor))
-                        size += len(encode_member(decoded, pixels, config.override(sensor).codec)[1])
+                        size += len(pack(decoded, planned, specs[sensor], config.override(sensor)).data)
                     except ItemError as error:
                         problems.append(str(error))
                 seconds += time.perf_counter() - started

@@ -50,6 +50,8 @@ def prepare(decoded: Decoded, planned: PlannedRaster, spec: SensorSpec, override
     measured = _measured(raster, spec.nodata)
     raster, measured, converted = _to_db(raster, measured, spec, override, where)
     raster, shifted = _shift(raster, measured, planned, spec, override)
+    if shifted:
+        measured = _measured(raster, spec.nodata)  # a pixel may have been clipped to the very value
     rules += converted + shifted
     changed = raster is not decoded.raster
     return Pixels(raster, measured, (*decoded.facts.rules, *rules), changed)
@@ -84,7 +86,7 @@ def _measured(raster: Raster, nodata: float | None) -> NDArray[np.bool_] | None:
     if raster.dtype.kind == "f":
         missing = np.isnan(raster)
     if nodata is not None:
-        hit = raster == raster.dtype.type(nodata)
+        hit = raster == nodata
         missing = hit if missing is None else missing | hit
     return None if missing is None or not missing.any() else ~missing
 

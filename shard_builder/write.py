@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gfm_pipeline.errors import ItemError, StorageError
 from gfm_pipeline.sensors import SensorSpec
-from gfm_pipeline.shards import SHARDS_PREFIX, codec, stats
+from gfm_pipeline.shards import SHARDS_PREFIX, stats
 from gfm_pipeline.shards.manifest import (
     RasterMember,
     Rejected,
@@ -32,13 +32,11 @@ from gfm_pipeline.storage.local import TEMPORARY_PREFIX
 from shard_builder.archives import ArchiveReader
 from shard_builder.catalog import dump_rows, rows_path
 from shard_builder.config import BuildConfig, resolve_sensors
+from shard_builder.pack import Packed, pack
 from shard_builder.plan import ShardTask, load_task
 from shard_builder.planned import PlannedSample
-from shard_builder.radiometry import Pixels, prepare
-from shard_builder.raster import Decoded
+from shard_builder.radiometry import Pixels
 from shard_builder.source import make_source
-
-DEFAULT_CODEC = "blosc2"
 
 
 @dataclass(frozen=True)
@@ -49,16 +47,6 @@ class TaskResult:
     samples: int
     bytes: int
     rejected: int
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """One sensor of a sample, from the archive and for the shard."""
-
-    decoded: Decoded
-    pixels: Pixels
-    extension: str
-    data: bytes
 
 
 class ShardWriter:
@@ -108,20 +96,17 @@ class ShardWriter:
         return TaskResult(task.name, len(shard.entries), size, len(shard.rejected))
 
     def _add(self, shard: _ShardUnderWay, sample: PlannedSample) -> None:
-        loaded: dict[str, _Loaded] = {}
+        loaded: dict[str, Packed] = {}
         source_file = ""
         try:
             for name, planned in sample.rasters.items():
                 source_file = planned.source_file
-                spec = self._specs[name]
-                decoded = self._source.load(planned, spec, self._reader)
-                pixels = prepare(decoded, planned, spec, self._config.override(name))
-                if pixels.nodata_share > self._config.max_nodata:
-                    shard.leave_out(sample, source_file, *self._too_empty(name, pixels))
+                spec, override = self._specs[name], self._config.override(name)
+                packed = pack(self._source.load(planned, spec, self._reader), planned, spec, override)
+                if packed.pixels.nodata_share > self._config.max_nodata:
+                    shard.leave_out(sample, source_file, *self._too_empty(name, packed.pixels))
                     return
-                loaded[name] = _Loaded(
-                    decoded, pixels, *encode_member(decoded, pixels, self._config.override(name).codec)
-                )
+                loaded[name] = packed
             _check_one_place(sample, loaded)
         except ItemError as error:
             if self._config.on_error == "fail":
@@ -154,7 +139,7 @@ class _ShardUnderWay:
             Rejected(item=sample.key, source_file=source_file, reason=reason, policy=policy, shard=self.task.name)
         )
 
-    def add(self, sample: PlannedSample, loaded: Mapping[str, _Loaded]) -> None:
+    def add(self, sample: PlannedSample, loaded: Mapping[str, Packed]) -> None:
         """Append one sample."""
         members = {f"{sensor}.{item.extension}": item.data for sensor, item in loaded.items()}
         for sensor, item in loaded.items():
@@ -173,7 +158,7 @@ class _ShardUnderWay:
                 sensors={
                     sensor: RasterMember(
                         **written[f"{sensor}.{item.extension}"].model_dump(),
-                        dtype=str(item.pixels.raster.dtype),
+                        dtype=item.dtype,
                         shape=item.pixels.raster.shape,
                     )
                     for sensor, item in loaded.items()
@@ -196,7 +181,7 @@ class _ShardUnderWay:
         )
 
 
-def _record(sample: PlannedSample, loaded: Mapping[str, _Loaded], specs: Mapping[str, SensorSpec]) -> SampleRecord:
+def _record(sample: PlannedSample, loaded: Mapping[str, Packed], specs: Mapping[str, SensorSpec]) -> SampleRecord:
     place = next((item.decoded for item in loaded.values() if item.decoded.facts.georeference), None)
     georeference = place.facts.georeference if place else None
     return SampleRecord(
@@ -209,30 +194,23 @@ def _record(sample: PlannedSample, loaded: Mapping[str, _Loaded], specs: Mapping
     )
 
 
-def _sensor_record(sample: PlannedSample, sensor: str, item: _Loaded, spec: SensorSpec) -> SensorRecord:
+def _sensor_record(sample: PlannedSample, sensor: str, item: Packed, spec: SensorSpec) -> SensorRecord:
     planned, place = sample.rasters[sensor], item.decoded.facts.georeference
     return SensorRecord(
         bands=spec.bands,
         shape=item.pixels.raster.shape,
-        dtype=str(item.pixels.raster.dtype),
+        dtype=item.dtype,
         codec=item.extension,
         gsd_m=(place.gsd_m if place else None) or spec.gsd_m,
         dates=planned.dates,
+        step=spec.quantised.step if spec.quantised else None,
         nodata_share=round(item.pixels.nodata_share, 6),
         source_file=planned.source_file,
         window=planned.window,
     )
 
 
-def encode_member(decoded: Decoded, pixels: Pixels, configured: str | None) -> tuple[str, bytes]:
-    """Return extension and bytes of a member: the archive's own bytes unless the configuration names a codec."""
-    if configured is None and decoded.original is not None and not pixels.changed:
-        return decoded.original
-    extension = configured or DEFAULT_CODEC
-    return extension, codec.encode(pixels.raster, extension)
-
-
-def _check_one_place(sample: PlannedSample, loaded: Mapping[str, _Loaded]) -> None:
+def _check_one_place(sample: PlannedSample, loaded: Mapping[str, Packed]) -> None:
     """Raise ItemError when the tags of a sample's sensors say that they lie apart."""
     placed = [(name, item.decoded, item.decoded.facts.georeference) for name, item in loaded.items()]
     known = [(name, item.raster.shape[-2:], place) for name, item, place in placed if place]

@@ -37,7 +37,7 @@ def fill_unmeasured(raster: Raster, nodata: float | None, mean: NDArray[np.float
     """
     missing = np.isnan(raster) if raster.dtype.kind == "f" else None
     if nodata is not None:
-        hit = raster == raster.dtype.type(nodata)
+        hit = raster == nodata
         missing = hit if missing is None else missing | hit
     if missing is None or not missing.any():
         return raster

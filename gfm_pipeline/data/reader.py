@@ -19,8 +19,9 @@ from gfm_pipeline.data.plan import Pick
 from gfm_pipeline.data.shard_index import ShardIndex, load_shard_index
 from gfm_pipeline.errors import ChecksumError, GfmError, ShardError
 from gfm_pipeline.sensors import SensorSpec
-from gfm_pipeline.shards.codec import Raster, decode
+from gfm_pipeline.shards.codec import Raster
 from gfm_pipeline.shards.manifest import tar_path
+from gfm_pipeline.shards.quantise import decode_member, stored_dtype
 
 REFETCHES = 3
 """Further reads after one that brought wrong or too few bytes."""
@@ -153,13 +154,13 @@ class StreamReader:
         stored, spec = index.columns[sensor].stored[pick.sample], self._specs[sensor]
         offset = int(index.columns[sensor].offset[pick.sample])
         where = self._where(self._stream.shards[pick.shard], index.keys[pick.sample], sensor, offset)
-        if len(stored.shape) != 3 or stored.shape[0] != len(spec.bands) or stored.dtype != spec.dtype:
+        if len(stored.shape) != 3 or stored.shape[0] != len(spec.bands) or stored.dtype != stored_dtype(spec):
             raise ShardError(
-                f"{where}: the raster is {stored.dtype}{list(stored.shape)}, expected {spec.dtype} with "
+                f"{where}: the raster is {stored.dtype}{list(stored.shape)}, expected {stored_dtype(spec)} with "
                 f"{len(spec.bands)} bands [C,H,W]. Leave sensor {sensor} out of data.streams.{self._stream.name}."
             )
         try:
-            return decode(data, stored.extension, stored.dtype, stored.shape)
+            return decode_member(data, stored.extension, stored.dtype, stored.shape, spec)
         except ShardError as error:
             raise ShardError(f"{where}: {error}") from error
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
+from typing_extensions import Self
 
 from gfm_pipeline.config import StrictModel
 from gfm_pipeline.errors import ConfigError, nearest
@@ -23,6 +24,22 @@ class Display(StrictModel):
     """colour: three bands as red, green, blue. grey: one band. shaded: hill shading of a surface height."""
     bands: tuple[str, ...] = ()
     """The bands to show: three for colour, one otherwise; the first ones when left empty."""
+
+
+class Quantisation(StrictModel):
+    """Floating point stored as 16-bit multiples of a step: lossy, with a stated bound."""
+
+    step: float = Field(gt=0, allow_inf_nan=False)
+    """In the sensor's units, e.g. 0.01 dB."""
+    max_error: float = Field(default=0.0, ge=0)
+    """Largest difference between a value and what is stored for it: half a step. Follows from the step."""
+
+    @model_validator(mode="after")
+    def _error_is_half_a_step(self) -> Self:
+        if self.max_error not in (0.0, self.step / 2):
+            raise ValueError(f"max_error is {self.max_error}, a step of {self.step} makes it {self.step / 2}")
+        object.__setattr__(self, "max_error", self.step / 2)
+        return self
 
 
 class SensorSpec(StrictModel):
@@ -42,7 +59,15 @@ class SensorSpec(StrictModel):
     """labels: a map of class numbers that belongs to the images, no input of a model."""
     nodata: float | None = Field(default=None, allow_inf_nan=False)
     """The value that says "nothing was measured here"; NaN always says so."""
+    quantised: Quantisation | None = None
+    """How a float32 sensor in dB is stored with fewer bytes; None: as it is, bit for bit."""
     display: Display = Display()
+
+    @model_validator(mode="after")
+    def _only_decibels_are_quantised(self) -> Self:
+        if self.quantised and (self.dtype != "float32" or not self.units.lower().startswith("db")):
+            raise ValueError(f"quantised is for float32 in dB, {self.name} is {self.dtype} in {self.units}")
+        return self
 
     @field_validator("bands")
     @classmethod

@@ -1,8 +1,9 @@
 """How one raster becomes the bytes of one tar member, and back.
 
-The extension of a member names its codec. All are readable with public libraries: `npy` with numpy, `jpg` with any
-image library, `blosc2` with `imagecodecs.blosc2_decode`, whose result is the C-ordered array described by `dtype`
-and `shape` in the sample's own json member. No codec unpickles anything.
+The extension of a member names its codec. All are readable with public libraries: `npy` with numpy, `tif` with
+tifffile, GDAL or QGIS, `jpg` with any image library, `jxl` with any JPEG XL library, `blosc2` with
+`imagecodecs.blosc2_decode`, whose result is the C-ordered array described by `dtype` and `shape` in the sample's own
+json member. No codec unpickles anything.
 """
 
 from __future__ import annotations
@@ -17,9 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfm_pipeline.errors import ShardError, nearest
+from gfm_pipeline.shards.jxl import JXL_DTYPES, decode_jxl, encode_jxl
+from gfm_pipeline.shards.tif import decode_tif, encode_tif
 
 Raster = NDArray[np.generic]
 """A raster [C,H,W] or a series [T,C,H,W]."""
+
+
+Window = tuple[int, int, int, int]
+"""(row, column, height, width) in pixels."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,10 @@ class Codec:
 
     encode: Callable[[Raster], bytes]
     decode: Callable[[bytes, np.dtype[np.generic], tuple[int, ...]], Raster]
+    decode_rows: Callable[[bytes, np.dtype[np.generic], tuple[int, ...], tuple[int, int]], Raster] | None = None
+    """Decodes only rows [first, last), where the encoding allows it."""
+    dtypes: tuple[str, ...] | None = None
+    """Types that it holds without loss; None for all."""
 
 
 def encode(raster: Raster, extension: str) -> bytes:
@@ -35,22 +46,42 @@ def encode(raster: Raster, extension: str) -> bytes:
     return _codec(extension).encode(np.ascontiguousarray(raster))
 
 
+def decode_window(data: bytes, extension: str, dtype: str, shape: tuple[int, ...], window: Window) -> Raster:
+    """Return the part of a member's raster inside `window`, decoding no more than the encoding makes necessary.
+
+    Raises ShardError when the bytes do not hold an array of `dtype` and `shape`, or the window leaves it.
+    """
+    row, column, height, width = window
+    if min(window) < 0 or row + height > shape[-2] or column + width > shape[-1]:
+        raise ShardError(f"window {window} leaves a raster of {shape[-2]} x {shape[-1]} pixels.")
+    partial = _codec(extension).decode_rows
+    if partial is None or not height:
+        rows = decode(data, extension, dtype, shape)[..., row : row + height, :]
+    else:
+        rows = _guarded(extension, data, lambda: partial(data, np.dtype(dtype), shape, (row, row + height)))
+    return np.ascontiguousarray(rows[..., column : column + width])
+
+
 def decode(data: bytes, extension: str, dtype: str, shape: tuple[int, ...]) -> Raster:
     """Return the raster of a member as a read-only or fresh array of exactly `dtype` and `shape`.
 
     Raises ShardError when the bytes do not hold such an array.
     """
-    try:
-        raster = _codec(extension).decode(data, np.dtype(dtype), shape)
-    except ShardError:
-        raise
-    except Exception as error:  # codecs raise their own types: all of them mean damaged bytes
-        raise ShardError(f"cannot decode {len(data)} bytes as {extension}: {error}") from error
+    raster = _guarded(extension, data, lambda: _codec(extension).decode(data, np.dtype(dtype), shape))
     if raster.shape != shape or raster.dtype != np.dtype(dtype):
         raise ShardError(
             f"decoded {extension} holds {raster.dtype}{list(raster.shape)}, the record says {dtype}{list(shape)}."
         )
     return raster
+
+
+def _guarded(extension: str, data: bytes, action: Callable[[], Raster]) -> Raster:
+    try:
+        return action()
+    except ShardError:
+        raise
+    except Exception as error:  # codecs raise their own types: all of them mean damaged bytes
+        raise ShardError(f"cannot decode {len(data)} bytes as {extension}: {error}") from error
 
 
 def _codec(extension: str) -> Codec:
@@ -88,12 +119,29 @@ def _npy_encode(raster: Raster) -> bytes:
 
 
 def _npy_decode(data: bytes, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> Raster:
-    raster: Raster = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    return raster
+    start = _npy_start(data, dtype, shape)
+    return np.frombuffer(data, dtype, math.prod(shape), start).reshape(shape)
+
+
+def _npy_decode_rows(data: bytes, dtype: np.dtype[np.generic], shape: tuple[int, ...], rows: tuple[int, int]) -> Raster:
+    return _npy_decode(data, dtype, shape)[..., rows[0] : rows[1], :]  # a view: nothing else is touched
+
+
+def _npy_start(data: bytes, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> int:
+    """Return where the pixels of an npy member begin; raise ShardError when its header promises other pixels."""
+    header = io.BytesIO(data)
+    if np.lib.format.read_magic(header) != (1, 0):
+        raise ShardError("the npy member is not of format 1.0.")
+    found, by_column, held = np.lib.format.read_array_header_1_0(header)
+    if held.hasobject:
+        raise ShardError("the npy member holds a pickle, which is never loaded.")
+    if (found, by_column, held) != (shape, False, dtype):
+        raise ShardError(f"the npy member holds {held}{list(found)}, the record says {dtype}{list(shape)}.")
+    return header.tell()
 
 
 def _jpeg_encode(raster: Raster) -> bytes:
-    raise ShardError("jpg members hold the original bytes of an archive; encode arrays as blosc2 or npy.")
+    raise ShardError("jpg members hold the original bytes of an archive; encode arrays otherwise.")
 
 
 def _jpeg_decode(data: bytes, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> Raster:
@@ -103,6 +151,8 @@ def _jpeg_decode(data: bytes, dtype: np.dtype[np.generic], shape: tuple[int, ...
 
 CODECS: dict[str, Codec] = {
     "blosc2": Codec(_blosc2_encode, _blosc2_decode),
-    "npy": Codec(_npy_encode, _npy_decode),
-    "jpg": Codec(_jpeg_encode, _jpeg_decode),
+    "npy": Codec(_npy_encode, _npy_decode, _npy_decode_rows),
+    "tif": Codec(encode_tif, decode_tif, decode_tif),
+    "jxl": Codec(encode_jxl, decode_jxl, dtypes=JXL_DTYPES),
+    "jpg": Codec(_jpeg_encode, _jpeg_decode, dtypes=("uint8",)),
 }

@@ -27,6 +27,9 @@ class SensorRecord(StrictModel):
     gsd_m: float | None = None
     dates: tuple[str, ...] = ()
     """ISO 8601 dates, one per time step; empty when the archive tells none."""
+    step: float | None = None
+    """Of a quantised sensor: pixel = step * stored, and -32768 means not measured. None: pixels are stored as they
+    are."""
     nodata_share: float = 0.0
     """Share of the pixels that were not measured: the sensor's nodata value, or NaN."""
     source_file: str

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from gfm_pipeline.errors import ChecksumError, ShardError, UsageError, nearest
 from gfm_pipeline.sensors import SensorSpec
-from gfm_pipeline.shards.codec import Raster, decode
+from gfm_pipeline.shards.codec import Raster
 from gfm_pipeline.shards.manifest import Manifest, Member, SampleEntry, load_sidecar, tar_path
+from gfm_pipeline.shards.quantise import decode_member
 from gfm_pipeline.shards.sample import SampleRecord
 from gfm_pipeline.storage import Store
 from shard_builder.collection.choose import choose_samples
@@ -56,7 +57,7 @@ def read_chosen(
         shard = shards[index]
         entries = load_sidecar(store, shard.name, shard.sidecar_sha256).samples
         for sample in samples:
-            yield read_sample(store, shard.name, entries[sample], sensors)
+            yield read_sample(store, shard.name, entries[sample], sensors, manifest.sensors)
 
 
 def read_keys(store: Store, manifest: Manifest, sensors: Collection[str], keys: Sequence[str]) -> Iterator[ShownSample]:
@@ -71,10 +72,12 @@ def read_keys(store: Store, manifest: Manifest, sensors: Collection[str], keys: 
     if missing := [key for key in keys if key not in places]:
         raise UsageError(f"{store.url} holds no sample {', '.join(missing)}. catalog.parquet lists all keys.")
     for key in keys:
-        yield read_sample(store, *places[key], sensors)
+        yield read_sample(store, *places[key], sensors, manifest.sensors)
 
 
-def read_sample(store: Store, shard: str, entry: SampleEntry, sensors: Collection[str]) -> ShownSample:
+def read_sample(
+    store: Store, shard: str, entry: SampleEntry, sensors: Collection[str], specs: Mapping[str, SensorSpec]
+) -> ShownSample:
     """Return one sample with the rasters of those of `sensors` that it carries; raise ShardError for damaged bytes."""
     where = f"{store.url}/{tar_path(shard)}: sample {entry.key}"
     try:
@@ -87,7 +90,7 @@ def read_sample(store: Store, shard: str, entry: SampleEntry, sensors: Collectio
     for name in sensors:
         if (member := entry.sensors.get(name)) is not None:
             data = _read(store, shard, member, where)
-            rasters[name] = decode(data, member.extension, member.dtype, member.shape)
+            rasters[name] = decode_member(data, member.extension, member.dtype, member.shape, specs[name])
     return ShownSample(record, rasters)
 
 

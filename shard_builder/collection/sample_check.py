@@ -13,6 +13,7 @@ from gfm_pipeline.errors import ShardError
 from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.shards.codec import Raster, decode
 from gfm_pipeline.shards.manifest import Member, RasterMember, SampleEntry
+from gfm_pipeline.shards.quantise import decode_member
 from gfm_pipeline.shards.sample import SampleRecord
 from gfm_pipeline.shards.tar import BLOCK
 from shard_builder.collection.problem import Place, ProblemList
@@ -59,7 +60,7 @@ def check_sample(
         if not problems.compare("crc32", f"{member.crc32:08x}", f"{zlib.crc32(content):08x}", at):
             continue
         if isinstance(member, RasterMember):
-            raster = _decode(content, member, at, problems)
+            raster = _decode(content, member, specs.get(name), at, problems)
             if raster is not None:
                 checked.rasters[name] = raster
         else:
@@ -80,9 +81,12 @@ def _check_header(header: bytes, name: str, member: Member, at: Place, problems:
         problems.add("tar header", "{}, {} bytes, {}".format(*expected), "{}, {} bytes, {}".format(*found), at)
 
 
-def _decode(content: bytes, member: RasterMember, at: Place, problems: ProblemList) -> Raster | None:
+def _decode(
+    content: bytes, member: RasterMember, spec: SensorSpec | None, at: Place, problems: ProblemList
+) -> Raster | None:
+    stored = (content, member.extension, member.dtype, member.shape)
     try:
-        return decode(content, member.extension, member.dtype, member.shape)
+        return decode(*stored) if spec is None else decode_member(*stored, spec)
     except ShardError as error:
         problems.add("raster", f"{member.dtype}{list(member.shape)} as {member.extension}", str(error), at)
         return None

@@ -24,6 +24,7 @@ from gfm_pipeline.shards.manifest import (
     sidecar_path,
     tar_path,
 )
+from gfm_pipeline.shards.quantise import stored_dtype
 from gfm_pipeline.shards.sample import SampleRecord
 from gfm_pipeline.shards.stats import BandStats, measure, merge
 from gfm_pipeline.storage import Store, open_store
@@ -119,7 +120,7 @@ class ShardChecker:
                     shape = f"[C,H,W] or [T,C,H,W] with {len(spec.bands)} bands"
                     problems.add(f"shape of {name}", shape, list(member.shape), here)
                 else:
-                    problems.compare(f"dtype of {name}", spec.dtype, member.dtype, here)
+                    problems.compare(f"dtype of {name}", stored_dtype(spec), member.dtype, here)
 
     def _check_catalog(
         self, sidecar: Sidecar, records: dict[str, SampleRecord], problems: ProblemList, result: ShardResult

@@ -195,7 +195,7 @@ def _count_all_classes(store: Store, manifest: Manifest) -> dict[str, dict[int, 
     sensors = [name for name, spec in manifest.sensors.items() if is_labels(spec)]
     return count_classes(
         (
-            read_sample(store, shard.name, entry, sensors)
+            read_sample(store, shard.name, entry, sensors, manifest.sensors)
             for shard in manifest.shards
             if set(shard.sensors) & set(sensors)
             for entry in load_sidecar(store, shard.name, shard.sidecar_sha256).samples

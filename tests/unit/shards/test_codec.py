@@ -65,7 +65,7 @@ def test_blosc2_members_of_another_size_than_recorded_are_refused(shape: tuple[i
 def test_pickled_arrays_are_refused() -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(ShardError, match="cannot decode"):
+    with pytest.raises(ShardError, match="which is never loaded"):
         decode(buffer.getvalue(), "npy", "object", (1,))
 
 
