@@ -27,11 +27,12 @@ from shard_builder.build import BuildReport, build_collection
 from shard_builder.config import BuildConfig
 from shard_builder.source import SOURCES
 from tests.make import archives
-from tests.make.archives import LONELY, MAKERS, sen12ms, tar_gz, tiff, utm, zipped
+from tests.make.archives import BREAKERS, LONELY, MAKERS, OPTIONS, sen12ms, tar_gz, tiff, utm, zipped
 
 
 def build(source: str, raw: Path, out: Path, fresh: bool = False, **more: Any) -> BuildReport:
     tiles = {"tile_px": 64} if SOURCES.get(source).tiled else {}
+    more = {"options": OPTIONS.get(source, {})} | more
     config = BuildConfig(source=source, input=str(raw), output=str(out), **tiles, **more)
     return build_collection(config, "fresh" if fresh else "build", lambda _: None)
 
@@ -98,7 +99,9 @@ def test_every_record_is_true(source: str, tmp_path: Path) -> None:
                 assert zlib.crc32(data) == member["crc32"]
     for sensor, bands in manifest.statistics.items():
         rasters = [rasters[sensor] for rasters in truth.values() if sensor in rasters]
-        pixels = np.concatenate([r.reshape(len(bands), -1) for r in rasters], axis=1).astype(np.float64)
+        pixels = np.concatenate([np.moveaxis(r, -3, 0).reshape(len(bands), -1) for r in rasters], axis=1).astype(
+            np.float64
+        )
         assert [band.count for band in bands] == [pixels.shape[1]] * len(bands)
         np.testing.assert_allclose([band.mean for band in bands], pixels.mean(1), rtol=1e-9)
         np.testing.assert_allclose([band.std for band in bands], pixels.std(1), rtol=1e-9)
@@ -163,7 +166,9 @@ def test_every_bad_item_is_an_error_or_a_row(source: str, tmp_path: Path) -> Non
 
 
 def _break_one_item(source: str, folder: Path) -> None:
-    if source == "sen12ms":
+    if source in BREAKERS:
+        BREAKERS[source](folder)
+    elif source == "sen12ms":
         archives.sen12ms(folder, s2_bands=12)
     elif source == "mdas":
         top = "Augsburg_data_4_publication/sub_area_1"

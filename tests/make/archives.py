@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -137,9 +138,18 @@ def millionaid(folder: Path) -> Truth:
     return {f"test_{name}": {"rgb": raster} for name, raster in truth.items()}
 
 
+from tests.make import folder as own_folder  # noqa: E402  it uses what is above
+
 MAKERS: dict[str, Callable[[Path], Truth]] = {
+    "folder": own_folder.folder,
     "sen12ms": sen12ms,
     "mdas": mdas,
     "geopile": geopile,
     "millionaid": millionaid,
 }
+
+OPTIONS: dict[str, dict[str, Any]] = {"folder": own_folder.OPTIONS}
+"""Of the sources that know nothing without them."""
+
+BREAKERS: dict[str, Callable[[Path], None]] = {"folder": own_folder.broken}
+"""Makers of archives with items that cannot be packed."""
