@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from gfm_pipeline.errors import ArchiveError, ItemError
 from gfm_pipeline.sensors import SensorSpec, builtin_sensor
-from shard_builder.archives import ArchiveReader, MemberRef
+from shard_builder.archives import ArchiveReader, MemberRef, kind_of
 from shard_builder.images import IMAGE_EXTENSIONS, extension_of, load_rgb, read_size, tile_windows
 from shard_builder.planned import PlannedRaster
 from shard_builder.raster import Decoded
@@ -58,6 +58,9 @@ class ImageArchive(Source):
     def _is_image(self, view: InputView, archive: str, ref: MemberRef) -> bool:
         """Return whether a name is one of an image; macOS puts hidden shadows of every file into its zips."""
         hidden = any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(ref.member).parts)
+        if not hidden and kind_of(ref.member):
+            view.ignore(archive, "archives inside an archive: unpack them, or give them as inputs of their own")
+            return False
         if hidden or extension_of(ref.member) not in IMAGE_EXTENSIONS:
             view.ignore(archive, "hidden, or no images by their names")
             return False

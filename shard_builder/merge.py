@@ -14,6 +14,7 @@ from gfm_pipeline.storage import Store
 from shard_builder.catalog import write_catalog
 from shard_builder.config import BuildConfig, resolve_sensors
 from shard_builder.plan import BuildPlan, load_rejected
+from shard_builder.scratch import ScratchTables
 from shard_builder.source import Source
 
 ROWS_KEPT = 1000
@@ -23,12 +24,15 @@ ROWS_KEPT = 1000
 class _Tally:
     """What the manifest says of all shards together, gathered while each is looked at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path) -> None:
+        """Use the new local file `path` to tell which pixels were there before: there may be millions of samples."""
         self.entries: list[ShardEntry] = []
         self.statistics: dict[str, list[BandStats]] = {}
         self.samples_with: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
         self.rules: Counter[str] = Counter()
+        self.num_doubles = 0
+        self._seen = ScratchTables(path, "CREATE TABLE seen (pixels BLOB PRIMARY KEY) WITHOUT ROWID")
 
     def add(self, sidecar: Sidecar) -> None:
         """Count one shard; shards come in the order of the plan."""
@@ -48,6 +52,14 @@ class _Tally:
             self.statistics[sensor] = merge([some for some in (known, part) if some])
         self.rejected.update(item.policy.partition("=")[0] for item in sidecar.rejected)
         self.rules.update(sidecar.rules)
+        for sample in sidecar.samples:
+            pixels = repr([(sensor, m.size, m.crc32) for sensor, m in sorted(sample.sensors.items())]).encode()
+            digest = hashlib.blake2b(pixels, digest_size=16).digest()
+            self.num_doubles += not self._seen.run("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount
+
+    def close(self) -> None:
+        """Close the file."""
+        self._seen.close()
 
 
 def merge_shards(
@@ -57,7 +69,7 @@ def merge_shards(
 
     Returns the manifest and the first ROWS_KEPT rejected items. Every shard of the plan must be committed.
     """
-    tally = _Tally()
+    tally = _Tally(scratch / "seen.sqlite")
     rows: list[Rejected] = []
     failures = scratch / "failures.jsonl"
     with failures.open("wb") as file:
@@ -77,6 +89,7 @@ def merge_shards(
 
         leave_out(load_rejected(output))
         write_catalog(scratch / "catalog.parquet", output, sidecars())
+    tally.close()
     manifest = _manifest(config, source, plan, tally)
     output.put_file(FAILURES_PATH, failures)
     output.put_file(CATALOG_PATH, scratch / "catalog.parquet")
@@ -96,6 +109,7 @@ def _manifest(config: BuildConfig, source: Source, plan: BuildPlan, tally: _Tall
         "samples_rejected": tally.rejected["on_error"],
         "samples_unpaired": plan.num_unpaired,
         "samples_dropped": plan.num_dropped,
+        "samples_duplicate": plan.num_duplicates + tally.num_doubles,
         "samples_without_data": tally.rejected["max_nodata"],
     }
     return Manifest(

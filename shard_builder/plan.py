@@ -78,6 +78,7 @@ class BuildPlan(StrictModel):
     num_items: int
     num_samples: int
     num_rejected: int
+    num_duplicates: int
     num_unpaired: int
     num_dropped: int
     unpaired: tuple[str, ...]
@@ -131,6 +132,7 @@ def make_plan(
         num_items=scan.num_items,
         num_samples=scan.num_samples,
         num_rejected=scan.num_rejected,
+        num_duplicates=scan.num_duplicates,
         num_unpaired=num_unpaired,
         num_dropped=sum(sizes[present] for present in dropped),
         unpaired=tuple(examples[:EXAMPLES]),

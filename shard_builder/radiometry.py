@@ -49,7 +49,7 @@ def prepare(decoded: Decoded, planned: PlannedRaster, spec: SensorSpec, override
         raise ItemError(f"{spec.name} has {count} infinite pixels in {where}, expected numbers.")
     measured = _measured(raster, spec.nodata)
     raster, measured, converted = _to_db(raster, measured, spec, override, where)
-    raster, shifted = _shift(raster, measured, planned, override)
+    raster, shifted = _shift(raster, measured, planned, spec, override)
     rules += converted + shifted
     changed = raster is not decoded.raster
     return Pixels(raster, measured, (*decoded.facts.rules, *rules), changed)
@@ -122,7 +122,11 @@ def _to_db(
 
 
 def _shift(
-    raster: Raster, measured: NDArray[np.bool_] | None, planned: PlannedRaster, override: SensorOverride
+    raster: Raster,
+    measured: NDArray[np.bool_] | None,
+    planned: PlannedRaster,
+    spec: SensorSpec,
+    override: SensorOverride,
 ) -> tuple[Raster, tuple[str, ...]]:
     """Add the configured offset to the images it applies to."""
     if not override.offset:
@@ -138,7 +142,7 @@ def _shift(
         shifted = shifted.clip(limits.min, limits.max)
     where = steps.reshape(-1, 1, 1, 1) if raster.ndim == 4 else steps[0]
     where = where if measured is None else measured & where
-    return np.where(where, shifted.astype(raster.dtype), raster), (f"offset {override.offset:g} added",)
+    return np.where(where, shifted.astype(raster.dtype), raster), (f"{spec.name}: offset {override.offset:g} added",)
 
 
 def _since(planned: PlannedRaster, day: str | None, ndim: int) -> NDArray[np.bool_]:

@@ -44,6 +44,9 @@ def describe(report: BuildReport, config: BuildConfig) -> Iterator[str]:
             f"  {counts['samples_without_data']} left out, more than {config.max_nodata:g} of a sensor not measured "
             "(max_nodata), listed in failures.jsonl"
         )
+    if counts["samples_duplicate"]:
+        what = {"keep": "packed all the same", "drop": "left out, listed in failures.jsonl"}[config.duplicates]
+        yield f"  {counts['samples_duplicate']} hold the same pixels as an earlier place ({what})"
     for name, count in counts.items():
         if name.startswith("rule: "):
             yield f"  {count} samples: {name.removeprefix('rule: ')}"

@@ -8,19 +8,19 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from gfm_pipeline.errors import ConfigError, StorageError
+from gfm_pipeline.errors import ConfigError
 from gfm_pipeline.shards.manifest import InputFile, Rejected
 from gfm_pipeline.shards.sample import is_key
 from shard_builder.archives.member import MemberRef
 from shard_builder.planned import PlannedRaster, PlannedSample
+from shard_builder.scratch import ScratchTables
 
 MAX_SENSORS = 62
 MAX_SLUG = 48
@@ -32,6 +32,8 @@ CREATE TABLE samples (id INTEGER PRIMARY KEY, key TEXT, folded TEXT UNIQUE, pres
 CREATE TABLE rasters (sample INTEGER, sensor INTEGER, raster BLOB, PRIMARY KEY (sample, sensor)) WITHOUT ROWID;
 CREATE TABLE labels (folded TEXT PRIMARY KEY, labels TEXT) WITHOUT ROWID;
 CREATE TABLE named (id INTEGER PRIMARY KEY, name TEXT, folded TEXT, ref BLOB);
+CREATE TABLE seen (digest BLOB PRIMARY KEY, key TEXT) WITHOUT ROWID;
+CREATE TABLE doubles (id INTEGER PRIMARY KEY, key TEXT, first TEXT, source_file TEXT);
 CREATE TABLE rejected (id INTEGER PRIMARY KEY, row BLOB);
 """
 
@@ -74,11 +76,10 @@ class Scan:
         """Files of the input that belong to this source, rejected ones included."""
         self.num_samples = 0
         self.num_rejected = 0
+        self.num_duplicates = 0
+        """Samples left out because an earlier one has the same bytes."""
         self._last: dict[str, object] = {}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;" + _TABLES + "BEGIN;")
+        self._db = ScratchTables(path, _TABLES)
 
     def add(self, key: str, sensor: str, raster: PlannedRaster, labels: Mapping[str, Any]) -> str | None:
         """File one sensor of a sample; return why that cannot be, or None."""
@@ -86,42 +87,42 @@ class Scan:
         if not is_key(key):
             return f"{key!r} cannot be a sample key"
         number, folded = self.sensors.index(sensor), key.lower()
-        row = self._db.execute("SELECT id, key, present FROM samples WHERE folded = ?", (folded,)).fetchone()
+        row = self._db.run("SELECT id, key, present FROM samples WHERE folded = ?", (folded,)).fetchone()
         if row is None:
             insert = "INSERT INTO samples (key, folded, present) VALUES (?, ?, ?)"
-            sample = self._run(insert, (key, folded, 1 << number)).lastrowid
+            sample = self._db.run(insert, (key, folded, 1 << number)).lastrowid
             self.num_samples += 1
         else:
             sample, first, present = row
             if first != key or present >> number & 1:
                 return f"its key {key} is that of {self._source_file(sample, number)} already"
-            self._run("UPDATE samples SET present = ? WHERE id = ?", (present | 1 << number, sample))
-        self._run("INSERT INTO rasters VALUES (?, ?, ?)", (sample, number, _RASTER.dump_json(raster)))
+            self._db.run("UPDATE samples SET present = ? WHERE id = ?", (present | 1 << number, sample))
+        self._db.run("INSERT INTO rasters VALUES (?, ?, ?)", (sample, number, _RASTER.dump_json(raster)))
         if labels:
             self.label(key, labels)
         return None
 
     def label(self, key: str, labels: Mapping[str, Any]) -> None:
         """File what is said of a sample's content; later words on the same label win."""
-        known = self._db.execute("SELECT labels FROM labels WHERE folded = ?", (key.lower(),)).fetchone()
+        known = self._db.run("SELECT labels FROM labels WHERE folded = ?", (key.lower(),)).fetchone()
         merged = {**(json.loads(known[0]) if known else {}), **labels}
-        self._run("INSERT OR REPLACE INTO labels VALUES (?, ?)", (key.lower(), json.dumps(merged)))
+        self._db.run("INSERT OR REPLACE INTO labels VALUES (?, ?)", (key.lower(), json.dumps(merged)))
 
     def keyed(self, files: Iterable[tuple[str, MemberRef]]) -> Iterator[tuple[str, str, MemberRef]]:
         """Yield (key, name, file) for every (name, file), in order, with one key per name.
 
         A key is readable, and has a digest of the name where that alone tells two apart.
         """
-        self._run("DELETE FROM named", ())
+        self._db.run("DELETE FROM named")
         for name, ref in files:
             row = (name, slug(name).lower(), _REF.dump_json(ref))
-            self._run("INSERT INTO named (name, folded, ref) VALUES (?, ?, ?)", row)
+            self._db.run("INSERT INTO named (name, folded, ref) VALUES (?, ?, ?)", row)
         # Compared without case: two keys should not collide on a file system that ignores it.
-        self._run("CREATE INDEX IF NOT EXISTS by_slug ON named (folded)", ())
+        self._db.run("CREATE INDEX IF NOT EXISTS by_slug ON named (folded)")
         query = (
             "SELECT name, ref, (SELECT COUNT(*) FROM named AS o WHERE o.folded = n.folded) FROM named AS n ORDER BY id"
         )
-        for name, ref, count in self._db.execute(query):
+        for name, ref, count in self._db.run(query):
             yield unique_key(name, count > 1), name, _REF.validate_json(ref)
 
     def ignore(self, ignored: Ignored) -> None:
@@ -136,8 +137,27 @@ class Scan:
         """File what cannot be packed."""
         self.num_items += members
         self.num_rejected += 1
-        row = Rejected(item=item, source_file=source_file, reason=reason, policy=policy)
-        self._run("INSERT INTO rejected (row) VALUES (?)", (row.model_dump_json(),))
+        self._file_rejected(item, source_file, reason, policy)
+
+    def drop_duplicates(self, digest: Callable[[PlannedRaster], bytes]) -> None:
+        """Leave out samples whose rasters all have the `digest` of an earlier sample's."""
+        for present in self.sensor_sets():
+            for sample in self.samples(present):
+                joined = hashlib.blake2b(repr(present).encode(), digest_size=16)
+                for raster in sample.rasters.values():
+                    joined.update(digest(raster))
+                first = self._db.run("SELECT key FROM seen WHERE digest = ?", (joined.digest(),)).fetchone()
+                if first is None:
+                    self._db.run("INSERT INTO seen VALUES (?, ?)", (joined.digest(), sample.key))
+                    continue
+                source_file = next(iter(sample.rasters.values())).source_file
+                insert = "INSERT INTO doubles (key, first, source_file) VALUES (?, ?, ?)"
+                self._db.run(insert, (sample.key, first[0], source_file))
+        for key, earlier, source_file in self._db.run("SELECT key, first, source_file FROM doubles ORDER BY id"):
+            self._file_rejected(key, source_file, f"same bytes as {earlier}", "duplicates=drop")
+            self.num_duplicates += 1
+        self._db.run("DELETE FROM samples WHERE key IN (SELECT key FROM doubles)")
+        self.num_samples -= self.num_duplicates
 
     def listed(self, provenance: InputFile) -> None:
         """File an archive or folder that was read to its end."""
@@ -145,16 +165,16 @@ class Scan:
 
     def finish(self) -> None:
         """Make ready for reading, once everything is filed."""
-        self._run("CREATE INDEX by_sensors ON samples (present, id)", ())
+        self._db.run("CREATE INDEX by_sensors ON samples (present, id)")
 
     def rejected(self) -> Iterator[Rejected]:
         """Yield what was rejected, in order."""
-        for (row,) in self._db.execute("SELECT row FROM rejected ORDER BY id"):
+        for (row,) in self._db.run("SELECT row FROM rejected ORDER BY id"):
             yield Rejected.model_validate_json(row)
 
     def sensor_sets(self) -> dict[tuple[str, ...], int]:
         """Return the number of samples of every set of sensors that occurs."""
-        rows = self._db.execute("SELECT present, COUNT(*) FROM samples GROUP BY present")
+        rows = self._db.run("SELECT present, COUNT(*) FROM samples GROUP BY present")
         return {tuple(s for i, s in enumerate(self.sensors) if present >> i & 1): count for present, count in rows}
 
     def samples(self, present: tuple[str, ...]) -> Iterator[PlannedSample]:
@@ -164,7 +184,7 @@ class Scan:
             "SELECT key, labels FROM samples LEFT JOIN labels USING (folded) WHERE present = ? ORDER BY id",
             "SELECT raster FROM samples JOIN rasters ON sample = id WHERE present = ? ORDER BY id, sensor",
         )
-        keys, rasters = (self._db.execute(text, (mask,)) for text in query)
+        keys, rasters = (self._db.run(text, (mask,)) for text in query)
         for key, labels in keys:
             found = {sensor: _RASTER.validate_json(next(rasters)[0]) for sensor in present}
             yield PlannedSample(key, found, json.loads(labels) if labels else {})
@@ -181,11 +201,9 @@ class Scan:
 
     def _source_file(self, sample: int, sensor: int) -> str:
         query = "SELECT raster FROM rasters WHERE sample = ? ORDER BY sensor != ? LIMIT 1"
-        (raster,) = self._db.execute(query, (sample, sensor)).fetchone()
+        (raster,) = self._db.run(query, (sample, sensor)).fetchone()
         return _RASTER.validate_json(raster).files[0].source_file
 
-    def _run(self, text: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
-        try:
-            return self._db.execute(text, values)
-        except sqlite3.OperationalError as error:
-            raise StorageError(f"cannot write the scan: {error}. Make room on the disk of the work folder.") from error
+    def _file_rejected(self, item: str, source_file: str, reason: str, policy: str) -> None:
+        row = Rejected(item=item, source_file=source_file, reason=reason, policy=policy)
+        self._db.run("INSERT INTO rejected (row) VALUES (?)", (row.model_dump_json(),))

@@ -6,8 +6,10 @@ is common: pairing by key, duplicates, tiles over shards, units and nodata, chec
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, ClassVar
 
 from gfm_pipeline.config import StrictModel
@@ -156,10 +158,22 @@ def make_source(config: BuildConfig) -> Source:
     return kind(config)
 
 
+def _digest(reader: ArchiveReader, raster: PlannedRaster) -> bytes:
+    """Return a digest of the bytes that a raster comes from; of the window too, as tiles share a file."""
+    joined = hashlib.blake2b(repr((raster.window, raster.grid)).encode(), digest_size=16)
+    for ref in raster.files:
+        joined.update(
+            reader.keep("digest", ref, lambda ref: hashlib.blake2b(reader.read(ref), digest_size=16).digest())
+        )
+    return joined.digest()
+
+
 def scan_input(source: Source, view: InputView) -> None:
     """Fill the scan of `view` with what the source finds; raise ArchiveError when nothing of the source is there."""
     source.scan(view)
     view.scan.finish()
+    if view.config.duplicates == "drop":
+        view.scan.drop_duplicates(partial(_digest, view.reader))
     if not view.scan.num_samples and not view.scan.num_rejected:
         found = ", ".join(view.names()[:6]) or "nothing"
         raise ArchiveError(f"{view.where} holds nothing that source {view.config.source} knows; found {found}.")

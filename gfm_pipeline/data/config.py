@@ -15,7 +15,7 @@ class StreamConfig(StrictModel):
     collections: tuple[str, ...] = Field(min_length=1)
     """Folders of collections, relative to `data.root` unless absolute."""
     sensors: tuple[str, ...] | None = None
-    """Sensors to use, all others are not read; None takes every sensor of the collections."""
+    """Sensors to use, all others are not read; None takes every image sensor of the collections, no label rasters."""
     sub_batch: int = Field(gt=0)
     """Images per lane and optimizer step. An image is one sensor of one sample: 32 images of Sentinel-1/2 pairs are
     16 pairs, as the paper counts them. Must be a multiple of the number of sensors."""

@@ -187,9 +187,10 @@ def _open_stream(name: str, config: StreamConfig, collections: list[Collection])
 
 
 def _wanted_sensors(where: str, config: StreamConfig, collections: list[Collection]) -> tuple[str, ...]:
-    carried = sorted({sensor for collection in collections for sensor in collection.manifest.sensors})
+    specs = {name: spec for collection in collections for name, spec in collection.manifest.sensors.items()}
+    carried = sorted(specs)
     if config.sensors is None:
-        return tuple(carried)
+        return tuple(name for name in carried if specs[name].kind == "image")
     if not config.sensors or len(set(config.sensors)) != len(config.sensors):
         raise ConfigError(f"{where}.sensors is {list(config.sensors)}, expected one or more distinct names.")
     for sensor in config.sensors:
@@ -214,7 +215,7 @@ def _agreed_spec(sensor: str, collections: Iterable[Collection]) -> SensorSpec:
     first = carrying[0].sensors[sensor]
     for manifest in carrying[1:]:
         spec = manifest.sensors[sensor]
-        for field in ("bands", "dtype", "units"):
+        for field in ("bands", "dtype", "units", "kind", "nodata"):
             ours, theirs = getattr(first, field), getattr(spec, field)
             if ours != theirs:
                 raise ConfigError(

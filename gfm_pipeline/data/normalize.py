@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gfm_pipeline.data.config import BandStatistics
 from gfm_pipeline.errors import ConfigError, nearest
 from gfm_pipeline.sensors import SensorSpec
+from gfm_pipeline.shards.codec import Raster
 from gfm_pipeline.shards.manifest import Manifest
 from gfm_pipeline.shards.stats import merge
 
@@ -27,6 +28,21 @@ class Normalisation:
         """Return mean and std as [C,1,1], to broadcast over an image [C,H,W] or a batch [B,C,H,W]."""
         mean = np.asarray(self.mean, dtype=np.float32)[:, None, None]
         return mean, np.asarray(self.std, dtype=np.float32)[:, None, None]
+
+
+def fill_unmeasured(raster: Raster, nodata: float | None, mean: NDArray[np.float32]) -> Raster:
+    """Return `raster` [C,H,W] with the mean [C,1,1] of its band where nothing was measured, which normalises to 0.
+
+    That is where it holds `nodata`, or NaN.
+    """
+    missing = np.isnan(raster) if raster.dtype.kind == "f" else None
+    if nodata is not None:
+        hit = raster == raster.dtype.type(nodata)
+        missing = hit if missing is None else missing | hit
+    if missing is None or not missing.any():
+        return raster
+    filled: Raster = np.where(missing, mean, raster.astype(np.float32))
+    return filled
 
 
 def resolve_normalisation(

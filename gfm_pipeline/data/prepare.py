@@ -16,6 +16,7 @@ from gfm_pipeline.data.batch import StreamBatch
 from gfm_pipeline.data.config import DataConfig
 from gfm_pipeline.data.masking import draw_mask, mask_grid
 from gfm_pipeline.data.mixture import Mixture, Stream
+from gfm_pipeline.data.normalize import fill_unmeasured
 from gfm_pipeline.data.plan import Pick
 from gfm_pipeline.data.seeding import stable_id
 from gfm_pipeline.shards.codec import Raster
@@ -46,6 +47,7 @@ class Preparer:
         self._name = (seed, stable_id(stream.name))
         self._mask_name = {sensor: stable_id(f"mask/{sensor}") for sensor in stream.sensors}
         self._bands = {sensor: len(mixture.sensors[sensor].bands) for sensor in stream.sensors}
+        self._nodata = {sensor: mixture.sensors[sensor].nodata for sensor in stream.sensors}
         self._statistics = {
             sensor: tuple(torch.from_numpy(column) for column in mixture.normalisation[sensor].columns())
             for sensor in stream.sensors
@@ -66,7 +68,8 @@ class Preparer:
         crop = draw_crop(self._augment, sizes, *name, _CROP)
         for sensor, raster in rasters.items():
             mean, std = self._statistics[sensor]  # [C,1,1] each
-            image = apply_crop(raster, crop, self._image_px)  # [C,px,px]
+            filled = fill_unmeasured(raster, self._nodata[sensor], mean.numpy())
+            image = apply_crop(filled, crop, self._image_px)  # [C,px,px]
             torch.sub(image, mean, out=rows.images[sensor][row]).div_(std)
             mask = draw_mask(self._side, self._hidden, *name, self._mask_name[sensor])
             rows.masks[sensor][row] = torch.from_numpy(mask)

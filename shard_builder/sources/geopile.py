@@ -15,6 +15,6 @@ from shard_builder.source import SOURCES
 
 @SOURCES.register("geopile")
 class GeoPile(ImageArchive):
-    """`GeoPile*.zip` or a folder of that name."""
+    """`GeoPile*.zip`, a tar or a folder of that name."""
 
-    archive_names: ClassVar[re.Pattern[str]] = re.compile(r"geopile[^.]*(\.zip)?$")
+    archive_names: ClassVar[re.Pattern[str]] = re.compile(r"geopile[^.]*(\.zip|\.tar|\.tar\.gz|\.tgz)?$")

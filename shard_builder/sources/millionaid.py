@@ -15,6 +15,6 @@ from shard_builder.source import SOURCES
 
 @SOURCES.register("millionaid")
 class MillionAID(ImageArchive):
-    """`millionaid*.zip`, `Million-AID*.zip` or a folder of that name."""
+    """`millionaid*.zip`, `Million-AID*.zip`, a tar or a folder of such a name, or its `train.zip` and `test.zip`."""
 
-    archive_names: ClassVar[re.Pattern[str]] = re.compile(r"million[-_ ]?aid[^.]*(\.zip)?$")
+    archive_names: ClassVar[re.Pattern[str]] = re.compile(r"million[-_ ]?aid[^.]*(\.zip|\.tar|\.tar\.gz|\.tgz)?$")

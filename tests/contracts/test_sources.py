@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -202,6 +203,7 @@ def test_the_numbers_add_up_and_the_faulty_file_is_named(tmp_path: Path) -> None
         "samples_rejected": 2,
         "samples_unpaired": 0,
         "samples_dropped": 0,
+        "samples_duplicate": 1,
         "samples_without_data": 0,
     }
     rows = [json.loads(line) for line in (tmp_path / "out" / "failures.jsonl").read_text().splitlines()]
@@ -562,3 +564,66 @@ def test_a_large_image_is_decoded_once_and_one_is_kept(tmp_path: Path, monkeypat
     monkeypatch.setattr(ArchiveReader, "read", lambda self, ref: calls.append(ref.member[-17:]) or read(self, ref))
     assert build("mdas", tmp_path, tmp_path / "out").manifest.num_samples == 6
     assert calls[-2:] == ["RGB_sub_area1.tif", "DSM_sub_area1.tif"]
+
+
+@pytest.mark.parametrize("policy", ["keep", "drop"])
+def test_places_with_the_same_bytes_are_counted_or_dropped(policy: str, tmp_path: Path) -> None:
+    top = "ROIs1158_spring"
+    for sensor, bands, dtype in (("s1", 2, np.float32), ("s2", 13, np.uint16)):
+        image = archives.tiff(np.ones((8, 8, bands), dtype))
+        other = archives.tiff(np.full((8, 8, bands), 2, dtype))
+        members = {f"{top}/{sensor}_1/{top}_{sensor}_1_p{i}.tif": image for i in (1, 2)}
+        members[f"{top}/{sensor}_1/{top}_{sensor}_1_p3.tif"] = other if sensor == "s1" else image
+        archives.tar_gz(tmp_path / f"{top}_{sensor}.tar.gz", members)
+    report = build("sen12ms", tmp_path, tmp_path / "out", duplicates=policy)
+    assert report.manifest is not None
+    assert report.manifest.counts["samples_duplicate"] == 1
+    assert report.manifest.num_samples == (3 if policy == "keep" else 2)
+    rows = [(row.item, row.reason, row.policy) for row in report.rejected]
+    keys = [f"{top}_1_p{i}" for i in (1, 2)]
+    assert rows == ([] if policy == "keep" else [(keys[1], f"same bytes as {keys[0]}", "duplicates=drop")])
+
+
+def test_units_and_offsets_are_stated_rules(tmp_path: Path) -> None:
+    top = "ROIs1158_spring"
+    linear = np.full((8, 8, 2), 0.1, np.float32)
+    linear[0, 0] = (1.0, 0.0)
+    s2 = np.full((8, 8, 13), 1500, np.uint16)
+    s2[0, 0] = 700
+    for sensor, image in (("s1", linear), ("s2", s2)):
+        data = archives.tiff(image)
+        members = {f"{top}/{sensor}_1/{top}_{sensor}_1_p{i}.tif": data for i in (1, 2)}
+        archives.tar_gz(tmp_path / f"{top}_{sensor}.tar.gz", members)
+    with pytest.raises(ItemError, match=r"seems to be linear power. Set sensors\.s1\.convert=linear_to_db"):
+        build("sen12ms", tmp_path, tmp_path / "fail")
+    sensors = {"s1": {"convert": "auto"}, "s2": {"offset": -1000, "offset_files": "*_p2.tif"}}
+    report = build("sen12ms", tmp_path, tmp_path / "out", sensors=sensors)
+    assert report.manifest is not None
+    counts = report.manifest.counts
+    assert counts["rule: s1: converted from linear to dB"] == 2
+    assert counts["rule: s2: offset -1000 added"] == 1
+    found = {key[-2:]: rasters for key, rasters, _ in read_with_public_libraries(tmp_path / "out")}
+    np.testing.assert_allclose(found["p1"]["s1"][0, 0, :2], [0, -10], atol=1e-5)
+    assert np.isnan(found["p1"]["s1"][1, 0, 0])  # no power has no decibel
+    assert found["p1"]["s2"][0, 0].tolist() == [700] + [1500] * 7
+    assert found["p2"]["s2"][0, 0].tolist() == [0] + [500] * 7  # clipped, not wrapped
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
+def test_images_come_in_tars_too(suffix: str, tmp_path: Path) -> None:
+    truth = MAKERS["geopile"](tmp_path)
+    with zipfile.ZipFile(tmp_path / "GeoPileV0.zip") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()} | {"GeoPileV0/more.zip": b"PK"}
+    with tarfile.open(tmp_path / f"GeoPileV0.{suffix}", "w:gz" if suffix.endswith("gz") else "w") as target:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            target.addfile(info, io.BytesIO(data))
+    (tmp_path / "GeoPileV0.zip").unlink()
+    report = build("geopile", tmp_path, tmp_path / "out")
+    found = {key: rasters["rgb"] for key, rasters, _ in read_with_public_libraries(tmp_path / "out")}
+    assert found.keys() == truth.keys()
+    for key, rasters in truth.items():
+        np.testing.assert_array_equal(found[key], rasters["rgb"])
+    assert report.plan is not None
+    assert any(item.reason.startswith("archives inside an archive") for item in report.plan.ignored)

@@ -322,3 +322,28 @@ def _open_files() -> list[str]:
             except OSError:
                 continue
     return names
+
+
+@pytest.mark.parametrize("limit", [300, 3_000, 30_000])
+def test_a_full_disk_commits_nothing_half(limit: int, tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    sen12ms(tmp_path / "raw")
+    code = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"  # no file may grow further
+        "from shard_builder.cli import main; main()"
+    )
+    words = command("sen12ms", tmp_path / "raw", tmp_path / "out", "workers=1")[1:]
+    done = run_command(sys.executable, "-c", code, *words, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "error: cannot write" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("out/shards/*"))
+    run_command("shard-builder", *words)
+    run_command(*command("sen12ms", tmp_path / "raw", tmp_path / "whole", "workers=1"))
+    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("out", ["/proc/nobody/may", "{raw}/ROIs1158_spring_s1.tar.gz/in"])
+def test_an_output_that_cannot_be_is_one_line(out: str, tmp_path: Path) -> None:
+    sen12ms(tmp_path)
+    refused(command("sen12ms", tmp_path, Path(out.format(raw=tmp_path))), 1, "cannot write to")
