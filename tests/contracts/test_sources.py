@@ -230,7 +230,7 @@ def test_an_archive_beside_its_unpacked_copy_is_not_packed_twice(source: str, po
         return
     report = build(source, tmp_path, tmp_path / "out", on_error="skip")
     assert report.manifest.num_samples == len(truth)
-    assert len(report.rejected) >= len(truth) / 2  # tiles of one image may be rejected as one
+    assert len(report.rejected) >= len(truth) / 4  # tiles of one image may be rejected as one
 
 
 HOSTILE = {"a b/ok.png": "ok", "../../up.png": "leaves", "/abs.png": "absolute", "a/zero.png": "begins with nothing"}

@@ -138,18 +138,20 @@ def millionaid(folder: Path) -> Truth:
     return {f"test_{name}": {"rgb": raster} for name, raster in truth.items()}
 
 
-from tests.make import folder as own_folder  # noqa: E402  it uses what is above
+from tests.make import folder as own_folder  # noqa: E402  they use what is above
+from tests.make import scenes as own_scenes  # noqa: E402
 
 MAKERS: dict[str, Callable[[Path], Truth]] = {
     "folder": own_folder.folder,
+    "scenes": own_scenes.scenes,
     "sen12ms": sen12ms,
     "mdas": mdas,
     "geopile": geopile,
     "millionaid": millionaid,
 }
 
-OPTIONS: dict[str, dict[str, Any]] = {"folder": own_folder.OPTIONS}
+OPTIONS: dict[str, dict[str, Any]] = {"folder": own_folder.OPTIONS, "scenes": own_scenes.OPTIONS}
 """Of the sources that know nothing without them."""
 
-BREAKERS: dict[str, Callable[[Path], None]] = {"folder": own_folder.broken}
+BREAKERS: dict[str, Callable[[Path], None]] = {"folder": own_folder.broken, "scenes": own_scenes.broken}
 """Makers of archives with items that cannot be packed."""

@@ -11,6 +11,7 @@ import h5py
 import imagecodecs
 import numpy as np
 import zarr
+from pyproj import CRS
 
 from tests.make.archives import Raster, Truth, tiff, utm, zipped
 
@@ -91,23 +92,38 @@ def npy(array: Raster) -> bytes:
 
 def hdf5(rasters: dict[str, Raster]) -> bytes:
     """Return an HDF5 file with a raster and a series whose time axis comes last."""
+    wind = {band: rasters["wind"][:, i].transpose(1, 2, 0) for i, band in enumerate(("u", "v"))}
+    when = np.arange(len(rasters["wind"]), dtype=np.int32) * 5
+    return hdf5_file({"ground/height": rasters["dem"][0], **wind, "when": when}, {"when": "days since 2021-02-25"})
+
+
+def hdf5_file(
+    arrays: dict[str, Raster], units: dict[str, str] | None = None, place: dict[str, Raster] | None = None
+) -> bytes:
+    """Return arrays as an HDF5 file, with CF coordinates in UTM zone 32 where a `place` gives x and y."""
     stream = io.BytesIO()
     with h5py.File(stream, "w") as file:
-        file["ground/height"] = rasters["dem"][0]
-        for i, band in enumerate(("u", "v")):
-            file[band] = rasters["wind"][:, i].transpose(1, 2, 0)
-        file["when"] = np.arange(len(rasters["wind"]), dtype=np.int32) * 5
-        file["when"].attrs["units"] = "days since 2021-02-25"
+        for name, array in (arrays | (place or {})).items():
+            file[name] = array
+        for name, text in (units or {}).items():
+            file[name].attrs["units"] = text
+        if place:
+            file["spatial_ref"] = 0
+            file["spatial_ref"].attrs["crs_wkt"] = CRS("EPSG:32632").to_wkt()
     return stream.getvalue()
 
 
-def zarr_zip(array: Raster, zarr_format: Literal[2, 3] = 2) -> bytes:
-    """Return an array as a zipped zarr group with the array `bands`."""
+def zarr_zip(array: Raster, zarr_format: Literal[2, 3] = 2, place: dict[str, Raster] | None = None) -> bytes:
+    """Return an array as a zipped zarr group with the array `bands`, and with CF coordinates as above."""
     with tempfile.TemporaryDirectory() as work:
         path = Path(work) / "a.zip"
         with zarr.storage.ZipStore(path, mode="w") as store:
             group = zarr.create_group(store=store, zarr_format=zarr_format)
-            group.create_array("bands", data=array, chunks=(1, 1, 16, 16))
+            group.create_array("bands", data=array, chunks=(1,) * (array.ndim - 2) + (16, 16))
+            for name, values in (place or {}).items():
+                group.create_array(name, data=values)
+            if place:
+                group.create_array("spatial_ref", data=np.array(0), attributes={"crs_wkt": CRS("EPSG:32632").to_wkt()})
         return path.read_bytes()
 
 
