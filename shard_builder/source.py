@@ -50,8 +50,7 @@ class InputView:
     def names(self) -> list[str]:
         """Return the names in the input folder, sorted; just the one archive where one was given."""
         if self._folders is None:
-            found: dict[str, bool] = dict(self.store.names())
-            self._folders = found if self.only is None else {self.only: found.get(self.only, False)}
+            self._folders = dict(self.store.names()) if self.only is None else {self.only: False}
         return sorted(self._folders)
 
     def kind(self, name: str) -> Kind | None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.servers import environment, s3_server
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -30,6 +33,13 @@ def run_command(*arguments: str | Path, check: bool = True, timeout: float = 280
     )
     assert not check or done.returncode == 0, f"{arguments} exited {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[dict[str, str]]:
+    """An S3 server with a bucket "bucket", and the environment that reaches it; also set in this process."""
+    with s3_server() as found, environment(**found):
+        yield found
 
 
 @pytest.fixture(scope="session")

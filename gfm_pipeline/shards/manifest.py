@@ -169,7 +169,9 @@ def load_sidecar(store: Store, shard: str, sha256: str | None = None) -> Sidecar
     try:
         data = store.get(path)
     except StorageError as error:
-        raise ShardError(f"{store.url}: shard {shard} has no readable sidecar {path}: {error}") from error
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise  # a store out of reach says nothing about the shard
+        raise ShardError(f"{store.url}: shard {shard} has no sidecar {path}: {error}") from error
     if sha256 is not None and (found := hashlib.sha256(data).hexdigest()) != sha256:
         raise ShardError(
             f"{store.url}/{path} has sha256 {found[:16]}..., the manifest recorded {sha256[:16]}...: it is damaged or "

@@ -65,11 +65,22 @@ class Store(Protocol):
         ...
 
 
+REMOTE = ("s3", "s3a", "gs", "az", "abfs", "abfss", "http", "https")
+"""URL schemes of object stores and web servers."""
+
+
 def open_store(url: str) -> Store:
-    """Return the store for a local path or a file:// URL; raise StorageError for any other scheme."""
-    parts = urlsplit(url)
-    if parts.scheme == "file":
-        return LocalStore(Path(parts.path))
-    if "://" in url:
-        raise StorageError(f"cannot open {url}: this version reads and writes local folders; give a local path.")
+    """Return the store for a local path, a file:// URL or the URL of an object store or web server.
+
+    Raises StorageError for any other scheme; nothing is run, as `pipe:` would elsewhere.
+    """
+    scheme, colon, _ = url.partition("://")
+    if scheme == "file" and colon:
+        return LocalStore(Path(urlsplit(url).path))
+    if colon and scheme.lower() in REMOTE:
+        from gfm_pipeline.storage.remote import ObjectStore  # here: local work needs no client
+
+        return ObjectStore(url)
+    if colon or url.startswith("pipe:"):
+        raise StorageError(f"cannot open {url}: give a local path or a URL of {', '.join(f'{s}://' for s in REMOTE)}.")
     return LocalStore(Path(url))
