@@ -139,11 +139,15 @@ def millionaid(folder: Path) -> Truth:
 
 
 from tests.make import folder as own_folder  # noqa: E402  they use what is above
+from tests.make import pastis as pastis_archive  # noqa: E402
 from tests.make import scenes as own_scenes  # noqa: E402
+from tests.make import ssl4eo_s12 as ssl4eo_archives  # noqa: E402
 
 MAKERS: dict[str, Callable[[Path], Truth]] = {
     "folder": own_folder.folder,
     "scenes": own_scenes.scenes,
+    "pastis": pastis_archive.pastis,
+    "ssl4eo_s12": ssl4eo_archives.ssl4eo_s12,
     "sen12ms": sen12ms,
     "mdas": mdas,
     "geopile": geopile,
@@ -153,5 +157,10 @@ MAKERS: dict[str, Callable[[Path], Truth]] = {
 OPTIONS: dict[str, dict[str, Any]] = {"folder": own_folder.OPTIONS, "scenes": own_scenes.OPTIONS}
 """Of the sources that know nothing without them."""
 
-BREAKERS: dict[str, Callable[[Path], None]] = {"folder": own_folder.broken, "scenes": own_scenes.broken}
+BREAKERS: dict[str, Callable[[Path], None]] = {
+    "folder": own_folder.broken,
+    "scenes": own_scenes.broken,
+    "pastis": pastis_archive.broken,
+    "ssl4eo_s12": ssl4eo_archives.broken,
+}
 """Makers of archives with items that cannot be packed."""
