@@ -72,16 +72,17 @@ def _read_record(store: Store, sidecar: Sidecar, index: int) -> SampleRecord:
 
 
 def _table(shard: str, records: Sequence[SampleRecord]) -> pa.Table:
-    return pa.Table.from_pylist([_row(shard, record) for record in records], SCHEMA)
+    return pa.Table.from_pylist([catalog_row(shard, record) for record in records], SCHEMA)
 
 
-def _row(shard: str, record: SampleRecord) -> dict[str, object]:
+def catalog_row(shard: str, record: SampleRecord) -> dict[str, object]:
+    """Return the row of a sample, by column."""
     polygon = shapely.Polygon(record.footprint) if record.footprint else None
     gsd = [sensor.gsd_m for sensor in record.sensors.values() if sensor.gsd_m is not None]
     return {
         "key": record.key,
         "shard": shard,
-        "sensors": list(record.sensors),
+        "sensors": sorted(record.sensors),  # a record that was read back has them sorted
         "gsd_m": min(gsd) if gsd else None,
         "dates": sorted({date for sensor in record.sensors.values() for date in sensor.dates}),
         "crs": record.crs,

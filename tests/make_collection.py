@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gfm_pipeline.sensors import SensorSpec
-from gfm_pipeline.shards import MANIFEST_PATH
+from gfm_pipeline.shards import CATALOG_PATH, FAILURES_PATH, MANIFEST_PATH
 from gfm_pipeline.shards.codec import encode
 from gfm_pipeline.shards.manifest import (
     Manifest,
@@ -25,9 +25,11 @@ from gfm_pipeline.shards.manifest import (
     sidecar_path,
     tar_path,
 )
+from gfm_pipeline.shards.sample import SampleRecord, SensorRecord
 from gfm_pipeline.shards.stats import BandStats, measure, merge
 from gfm_pipeline.shards.tar import ShardTar
 from gfm_pipeline.storage import LocalStore
+from shard_builder.catalog import write_catalog
 
 Sample = tuple[str, dict[str, np.ndarray]]
 """A key and its rasters [C,H,W] by sensor."""
@@ -61,6 +63,7 @@ def make_collection(
     for sample in samples:
         by_sensors.setdefault(tuple(sorted(sample[1])), []).append(sample)
     shards: list[ShardEntry] = []
+    sidecars: list[Sidecar] = []
     statistics: dict[str, list[list[BandStats]]] = {spec.name: [] for spec in specs}
     for sensors, group in by_sensors.items():
         for begin in range(0, len(group), samples_per_shard):
@@ -70,6 +73,7 @@ def make_collection(
                 statistics[sensor].append(bands)
             document = dump_document(sidecar)
             store.put(sidecar_path(name), document)
+            sidecars.append(sidecar)
             shards.append(
                 ShardEntry(
                     name=name,
@@ -92,6 +96,8 @@ def make_collection(
         build_digest="0" * 64,
         counts={},
     ).model_copy(update=changes)
+    write_catalog(folder / CATALOG_PATH, store, sidecars)
+    store.put(FAILURES_PATH, b"")
     store.put(MANIFEST_PATH, dump_document(manifest))
     return manifest
 
@@ -109,7 +115,8 @@ def _write_shard(
     entries: list[SampleEntry] = []
     for key, rasters in samples:
         members = {f"{sensor}.{extension}": encode(raster, extension) for sensor, raster in rasters.items()}
-        records = tar.add(key, {"json": json.dumps({"key": key}).encode(), **members})
+        record = _record(key, rasters, specs, extension)
+        records = tar.add(key, {"json": dump_document(record), **members})
         entries.append(
             SampleEntry(
                 key=key,
@@ -119,7 +126,7 @@ def _write_shard(
         )
     size, sha256 = tar.close()
     store.put(tar_path(name), buffer.getvalue())
-    bands = {spec.name: spec.bands for spec in specs}
+    by_name = {spec.name: spec for spec in specs}
     return Sidecar(
         name=name,
         sensors=sensors,
@@ -127,7 +134,38 @@ def _write_shard(
         tar_bytes=size,
         tar_sha256=sha256,
         samples=tuple(entries),
-        statistics={s: merge(measure(rasters[s], bands[s]) for _, rasters in samples) for s in sensors},
+        statistics={s: merge(_measure(rasters[s], by_name[s]) for _, rasters in samples) for s in sensors},
+    )
+
+
+def _measure(raster: np.ndarray, spec: SensorSpec) -> list[BandStats]:
+    missing = np.isnan(raster) if raster.dtype.kind == "f" else np.zeros(raster.shape, bool)
+    return measure(raster, spec.bands, ~(missing | (raster == spec.nodata)))
+
+
+def _record(key: str, rasters: dict[str, np.ndarray], specs: Sequence[SensorSpec], extension: str) -> SampleRecord:
+    """A record with a footprint that depends on the key, and a month between the dates of a series."""
+    east, north = zlib.crc32(key.encode()) % 3000 / 10 - 150, zlib.crc32(key.encode()) % 1200 / 10 - 60
+    sensors = {
+        spec.name: SensorRecord(
+            bands=spec.bands,
+            shape=raster.shape,
+            dtype=str(raster.dtype),
+            codec=extension,
+            gsd_m=spec.gsd_m,
+            dates=tuple(f"2019-{month + 1:02d}-15" for month in range(len(raster))) if raster.ndim == 4 else (),
+            source_file=f"made.zip!{key}.tif",
+        )
+        for spec in specs
+        if (raster := rasters.get(spec.name)) is not None
+    }
+    corners = ((east, north), (east + 0.1, north), (east + 0.1, north + 0.1), (east, north + 0.1))
+    return SampleRecord(
+        key=key,
+        sensors=sensors,
+        crs="EPSG:4326",
+        footprint=corners,
+        labels={"class": "even" if len(key) % 2 else "odd"},
     )
 
 

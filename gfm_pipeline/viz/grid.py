@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from gfm_pipeline.sensors.render import Picture
 from gfm_pipeline.viz.figure import FAINT, INK, new_figure, save
-from gfm_pipeline.viz.render import Picture
 
 _CELL_IN = 1.75
 _GAP_IN = 0.07

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from gfm_pipeline.errors import CheckpointError
+from gfm_pipeline.sensors.render import Picture, hide, limits_of, paste, render
 from gfm_pipeline.train.track import METRICS_FILE, read_metrics
 from gfm_pipeline.viz.curves import loss_curves
 from gfm_pipeline.viz.experts import expert_load_heatmap
 from gfm_pipeline.viz.grid import GridRow, reconstruction_grid
 from gfm_pipeline.viz.reconstruct import Reconstruction, load_run, reconstruct_samples
-from gfm_pipeline.viz.render import Picture, hide, limits_of, paste, render
 
 
 def draw_run(run_dir: Path, out: Path, num_samples: int, overrides: tuple[str, ...] = ()) -> list[Path]:

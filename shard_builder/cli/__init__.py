@@ -14,6 +14,10 @@ COMMANDS = {
     "status": ("shard_builder.cli.status:status", "Say how far a build is."),
     "merge": ("shard_builder.cli.merge:merge", "End a build whose shares several machines wrote."),
     "retry": ("shard_builder.cli.retry:retry", "Try again what could not be packed, or what has changed."),
+    "verify": ("shard_builder.cli.verify:verify", "Prove that a collection is whole: every checksum, every pixel."),
+    "stats": ("shard_builder.cli.stats:stats", "Say what a collection holds."),
+    "show": ("shard_builder.cli.show:show", "Draw samples of a collection, all sensors side by side."),
+    "card": ("shard_builder.cli.card:card", "Write the dataset card of a collection."),
 }
 
 

@@ -46,12 +46,17 @@ def telling(source: str) -> Iterator[Callable[[Event], None]]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"{source}: reading archives", total=None)
 
+        writing_since: list[float] = []
+
         def tell(event: Event) -> None:
             elapsed = time.monotonic() - started
+            if event.name == "shard" and not writing_since:
+                writing_since.append(elapsed)  # reading the archives before says nothing of the rate
+            writing = elapsed - writing_since[0] if writing_since else 0.0
             if not console.is_terminal:
-                click.echo(json.dumps(_line(source, event, elapsed)), err=True)
+                click.echo(json.dumps(_line(source, event, elapsed, writing)), err=True)
             elif event.name == "shard":
-                rate = f"{event.samples / elapsed:.0f} samples/s" if elapsed else ""
+                rate = f"{event.samples / writing:.0f} samples/s" if event.samples else "shards"
                 rejects = f", {event.rejected} rejected" if event.rejected else ""
                 bar.update(task, description=f"{source}: {rate}{rejects}", completed=event.done, total=event.total)
             elif event.name == "merge":
@@ -70,10 +75,10 @@ def finish(report: BuildReport, config: BuildConfig, as_machine: bool) -> None:
             sys.exit(PARTLY_FAILED)
 
 
-def _line(source: str, event: Event, elapsed: float) -> dict[str, Any]:
+def _line(source: str, event: Event, elapsed: float, writing: float) -> dict[str, Any]:
     line: dict[str, Any] = {"event": event.name, "source": source, "seconds": round(elapsed, 3)}
     if event.name == "shard":
-        left = (event.total - event.done) * elapsed / event.written if event.written else None
+        left = (event.total - event.done) * writing / event.written if event.written else None
         line |= {
             "done": event.done,
             "total": event.total,

@@ -20,6 +20,10 @@ OPTIONS = {
     "shard-builder status": {"--config", "--set", "--json"},
     "shard-builder merge": {"--config", "--set", "--json"},
     "shard-builder retry": {"--config", "--set", "--json"},
+    "shard-builder verify": {"--sample", "--workers", "--json"},
+    "shard-builder stats": {"--catalog", "--classes", "--json"},
+    "shard-builder show": {"--out", "--samples", "--seed", "--keys", "--sensors"},
+    "shard-builder card": {"--out", "--licence"},
 }
 
 

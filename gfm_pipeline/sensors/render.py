@@ -6,6 +6,7 @@ for the masked input, the reconstruction and the target alike, so that equal col
 
 from __future__ import annotations
 
+import colorsys
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +19,28 @@ Picture = npt.NDArray[np.uint8]
 
 HIDDEN_GREY = 128
 """Value of a hidden cell; its hatching is a few shades darker."""
+MISSING = (224, 220, 214)
+"""Colour of a pixel that was not measured."""
 
 _COLOUR_GAMMA = 0.65
 _SUN = np.array([-0.5, -0.5, 0.7071], np.float32)  # from the north-west, as maps have it: south, east, up
 _HEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_CLASS_COLOURS = (
+    (70, 70, 78),
+    (38, 102, 62),
+    (118, 163, 84),
+    (196, 180, 92),
+    (222, 154, 60),
+    (186, 84, 62),
+    (150, 106, 160),
+    (92, 72, 132),
+    (58, 116, 178),
+    (120, 190, 214),
+    (232, 208, 180),
+    (140, 110, 84),
+    (214, 120, 150),
+    (176, 176, 182),
+)
 _RAMP = np.array([[43, 88, 96], [104, 143, 96], [206, 190, 130], [176, 120, 84], [245, 240, 235]], np.float32)
 """Colours of the heights above, low to high."""
 
@@ -57,9 +76,45 @@ def limits_of(image: npt.NDArray[np.floating], spec: SensorSpec) -> Limits:
 
 
 def render(image: npt.NDArray[np.floating], spec: SensorSpec, limits: Limits | None = None) -> Picture:
-    """Return `image` [C,H,W], in the sensor's physical units, as a picture; its own limits where none are given."""
+    """Return `image` [C,H,W], in the sensor's physical units, as a picture; its own limits where none are given.
+
+    Pixels that are not finite were not measured: they get a colour of their own.
+    """
     limits = limits or limits_of(image, spec)
-    shown = np.nan_to_num(np.asarray(image, np.float32)[display_bands(spec)])
+    shown = np.asarray(image, np.float32)[display_bands(spec)]
+    measured: npt.NDArray[np.bool_] = np.all(np.isfinite(shown), axis=0)
+    picture = _draw(np.where(measured, shown, _fill(shown, measured)), spec, limits)
+    picture[~measured] = MISSING
+    return picture
+
+
+def render_classes(classes: npt.NDArray[np.integer]) -> Picture:
+    """Return a map of class numbers [H,W] in colours that depend on the number alone, whatever classes are there."""
+    present, inverse = np.unique(classes, return_inverse=True)
+    colours = np.array([class_colour(int(value)) for value in present], np.uint8)
+    picture: Picture = colours[inverse.reshape(classes.shape)]
+    return picture
+
+
+def class_colour(value: int) -> tuple[int, int, int]:
+    """Return the colour of a class: those of the first dozen are chosen by hand, the others far apart in hue."""
+    if 0 <= value < len(_CLASS_COLOURS):
+        return _CLASS_COLOURS[value]
+    hue = (value * 0.6180339887) % 1.0  # the golden ratio leaves no two small numbers near each other
+    lightness = (0.42, 0.58, 0.74)[value % 3]
+    red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.55)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _fill(shown: npt.NDArray[np.float32], measured: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """Return a value per band [bands,1,1] for pixels that were not measured, near those that were."""
+    known = shown[:, measured]
+    middle = np.median(known, axis=1) if known.size else np.zeros(len(shown), np.float32)
+    return middle.astype(np.float32)[:, None, None]
+
+
+def _draw(shown: npt.NDArray[np.float32], spec: SensorSpec, limits: Limits) -> Picture:
+    """Return the displayed bands [bands,H,W], all of them finite, as a picture."""
     low = np.array(limits.low, np.float32)[:, None, None]
     high = np.array(limits.high, np.float32)[:, None, None]
     unit = np.moveaxis((shown - low) / (high - low), 0, -1)  # [H,W,bands]

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from gfm_pipeline.sensors import BUILTIN_SENSORS, Display, SensorSpec
-from gfm_pipeline.viz.render import HIDDEN_GREY, display_bands, hide, limits_of, paste, render
+from gfm_pipeline.sensors.render import (
+    HIDDEN_GREY,
+    MISSING,
+    display_bands,
+    hide,
+    limits_of,
+    paste,
+    render,
+    render_classes,
+)
 
 S1, S2, RGB, DSM = (BUILTIN_SENSORS[name] for name in ("s1", "s2", "rgb", "dsm"))
 
@@ -82,6 +91,22 @@ def test_constant_and_broken_images_are_still_drawn(spec):
     assert render(np.full_like(image, np.nan), spec).shape == (16, 16, 3)
 
 
+def test_a_pixel_without_a_measurement_has_a_colour_of_its_own(rng):
+    image = scene(rng, S2)
+    image[2, 5, 7] = np.nan  # B3 is green
+    picture = render(image, S2)
+    assert tuple(picture[5, 7]) == MISSING
+    assert (picture == MISSING).all(axis=2).sum() == 1
+
+
+def test_a_class_has_the_same_colour_on_every_map():
+    first, second = render_classes(np.array([[0, 3], [17, 3]])), render_classes(np.array([[3, 200]]))
+    assert first.shape == (2, 2, 3)
+    np.testing.assert_array_equal(first[0, 1], second[0, 0])
+    np.testing.assert_array_equal(first[0, 1], first[1, 1])
+    assert len({tuple(colour) for colour in [*first[0], first[1, 0], second[0, 1]]}) == 4
+
+
 def test_a_sensor_that_names_no_display_shows_its_first_bands():
     pan = SensorSpec(name="pan", bands=("P",), dtype="uint16", units="digital number")
     assert display_bands(pan) == [0]
@@ -115,7 +140,7 @@ def test_paste_takes_hidden_cells_from_the_prediction(rng):
 
 def test_drawing_needs_neither_torch_nor_global_figures():
     code = (
-        "import sys; from gfm_pipeline.viz import curves, experts, grid, render; "
+        "import sys; from gfm_pipeline.sensors import render; from gfm_pipeline.viz import curves, experts, grid; "
         "print(sorted({'torch', 'matplotlib.pyplot'} & set(sys.modules)))"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
