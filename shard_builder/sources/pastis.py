@@ -8,7 +8,7 @@ descending), `ANNOTATIONS/TARGET_<id>.npy` and `metadata.geojson`, which dates t
 unpacked is read as well. What agrees in the id is one sample; every sensor has dates of its own.
 
 Stated rules: float16 becomes float32; of the planes of a target the first, the crop type (0 background, 19 void), is
-the label raster. Not read: instance annotations and normalisation values. The archive tells no georeference of the pixels.
+the label raster. Not read: instance annotations and normalisation values. The archive tells no place of the pixels.
 """
 
 from __future__ import annotations

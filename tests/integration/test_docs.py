@@ -13,7 +13,7 @@ from gfm_pipeline.config import load_config
 from gfm_pipeline.shards.manifest import load_manifest
 from gfm_pipeline.storage import open_store
 from shard_builder.cli import COMMANDS, shard_builder
-from shard_builder.config import BuildConfig
+from shard_builder.config import BuildConfig, resolve_sensors
 from shard_builder.source import make_source
 from tests.conftest import ROOT
 
@@ -41,3 +41,9 @@ def test_your_own_data_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "thermal": (("T10", "T11"), "K"),
     }
     make_source(load_config("scenes.yaml", BuildConfig))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "build").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_build_configuration_is_one(path: Path) -> None:
+    source = make_source(config := load_config(path, BuildConfig))
+    resolve_sensors(config, source.sensors)
