@@ -22,6 +22,8 @@ from shard_builder.planned import Window
 from shard_builder.raster import Decoded, Facts
 
 HDF5_EXTENSIONS = (".h5", ".hdf5", ".he5", ".nc", ".nc4")
+MAX_CHUNK_BYTES = 2**30
+"""A chunk is decoded as a whole, however small a window of it is wanted."""
 _AXES = {2: "HW", 3: "CHW", 4: "TCHW"}
 
 
@@ -62,6 +64,7 @@ class Cube:
     def __init__(self, refs: tuple[MemberRef, ...], spec: SensorSpec, sensor: OwnSensor, files: ArchiveReader) -> None:
         """Open the file; raise ItemError when it lacks the array, or the array is no image."""
         self._where = refs[0].source_file
+        self._bytes = sum(ref.size for ref in refs)
         self._file = None if is_zarr(self._where) else files.open(refs[0])
         self._root = _open_hdf5(self._file, refs[0]) if self._file else open_zarr(refs, files)
         path = sensor.dataset or ""
@@ -91,7 +94,10 @@ class Cube:
         return Decoded(self._read(window), self.facts.at(window[0], window[1]))
 
     def whole(self) -> Decoded:
-        """Return all of it."""
+        """Return all of it; raise ItemError for a file that claims thousands of times the bytes that it has."""
+        claimed = (self.steps or 1) * math.prod(self.shape) * self.dtype.itemsize
+        if claimed > 4096 * self._bytes:
+            raise ItemError(f"{self._where} claims {claimed} bytes of pixels in {self._bytes}: refused as a bomb.")
         return Decoded(self._read((0, 0, *self.shape[1:])), self.facts)
 
     def dates(self, path: str) -> tuple[str, ...]:
@@ -109,7 +115,7 @@ class Cube:
 
     def _read(self, window: Window) -> Raster:
         row, column, height, width = window
-        if math.prod(self.shape[::2]) == 0 or (self.steps or 1) * self.shape[0] * height * width > 4 * MAX_PIXELS:
+        if (self.steps or 1) * self.shape[0] * height * width > 4 * MAX_PIXELS:
             raise ItemError(f"{self._where} claims {self.steps or 1} x {self.shape} pixels: refused.")
         slices = {"H": slice(row, row + height), "W": slice(column, column + width)}
         chosen = tuple(slices.get(letter, slice(None)) for letter in self._axes)
@@ -145,6 +151,9 @@ def _array(root: Any, path: str, where: str, text: bool = False) -> Any:
         raise ItemError(f"{where}: {path or 'its top'!r} is no array; it holds {_names(node)}. Set dataset to one.")
     if type(node).__module__.startswith("h5py") and (node.external or node.is_virtual):
         raise ItemError(f"{where}: {path!r} keeps its pixels in other files: refused.")
+    chunk = math.prod(getattr(node, "chunks", None) or (0,)) * node.dtype.itemsize
+    if chunk > MAX_CHUNK_BYTES:
+        raise ItemError(f"{where}: {path!r} claims chunks of {chunk} bytes, at most {MAX_CHUNK_BYTES} are decoded.")
     if node.dtype.kind not in ("SOUMmif" if text else "buif"):
         raise ItemError(f"{where}: {path!r} holds {node.dtype} values, expected numbers.")
     return node

@@ -6,7 +6,7 @@ memory. Tiles of `tile_px` start every `stride_px` pixels of the reference senso
 cover.
 
 Stated rules: with `align: grid` every sensor is brought to the reference sensor's pixels; one whose pixels are the same
-up to whole steps is cut without resampling. With `align: own` every sensor keeps its own pixels, and a tile is what
+up to whole steps is cut without resampling, others have to be GeoTIFF. With `align: own` every sensor keeps its own pixels, and a tile is what
 covers the reference tile to half a pixel. Footprints that agree to half a pixel count as equal. Scenes without a
 georeference are taken to cover the same ground if none of their key has one.
 """
@@ -159,6 +159,11 @@ class Scenes(Source):
             raise ItemError(
                 f"{scene.source_file} is {scene.height} x {scene.width} px and {home.source_file} {home.height} x "
                 f"{home.width}; without georeferences they cannot be brought to one grid. Set align=own"
+            )
+        if is_cube(scene.refs[0].member):
+            raise ItemError(
+                f"{scene.source_file} has other pixels than {home.source_file}, and only GeoTIFF scenes are resampled. "
+                "Set align=own, or options.grid to its sensor"
             )
         spec = next(spec for spec in self.sensors if spec.name == sensor)
         how: Resampling = self.options.sensors[sensor].resampling or (

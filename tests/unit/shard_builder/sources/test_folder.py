@@ -166,6 +166,16 @@ def _lacking(path: Path) -> None:
         file["w"] = np.zeros((4, 4))
 
 
+def _bomb(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("v", (60000, 60000), "u1", chunks=(1000, 1000))
+
+
+def _great_chunk(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("v", (60000, 60000), "u1", chunks=(50000, 50000))
+
+
 def _flat(path: Path) -> None:
     with h5py.File(path, "w") as file:
         file["v"] = np.zeros(4)
@@ -179,6 +189,8 @@ def _flat(path: Path) -> None:
         (_objects, "expected numbers"),
         (_damaged, "no readable HDF5"),
         (_lacking, "has no array 'v'; it holds w"),
+        (_bomb, "refused as a bomb"),
+        (_great_chunk, "claims chunks of 2500000000 bytes"),
         (_flat, r"has the shape \(4,\)"),
     ],
 )

@@ -141,3 +141,10 @@ def test_dates_come_from_the_name(tmp_path: Path) -> None:
     meta = next(meta for _, _, meta in read_with_public_libraries(tmp_path / "out"))
     assert meta["sensors"]["ms"]["dates"] == ["2020-07-03"]
     assert json.dumps(meta["sensors"]["pan"]["dates"]) == "[]"
+
+
+def test_cubes_with_other_pixels_are_not_resampled(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    MAKERS["scenes"](tmp_path / "raw")
+    with pytest.raises(ItemError, match="only GeoTIFF scenes are resampled"):
+        build_collection(config(tmp_path, OPTIONS["scenes"] | {"align": "grid"}), "build", lambda _: None)
