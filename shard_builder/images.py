@@ -105,6 +105,8 @@ def _load(
     planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader, decode: Callable[[bytes, MemberRef], Decoded]
 ) -> Decoded:
     (ref,) = planned.files
+    if planned.grid is not None:
+        raise ItemError(f"{ref.source_file} lies on another grid than its sample, and rasters are not resampled yet.")
     if planned.window is None:
         return decode(files.read(ref), ref)
     opened: OpenRaster = files.keep(spec.name, ref, lambda ref: WholeRaster(decode(files.read(ref), ref)))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
+from shard_builder.archives.parts import whole_name
+
 Kind = Literal["folder", "zip", "tar", "tar.gz"]
 
 
@@ -60,8 +62,8 @@ RATIO_FROM_BYTES = 16 * 2**20
 
 
 def kind_of(name: str) -> Literal["zip", "tar", "tar.gz"] | None:
-    """Return the kind of archive that a file name says it is, or None."""
-    name = name.lower()
+    """Return the kind of archive that a file name (of a split one: of its first part) says it is, or None."""
+    name = whole_name(name).lower()
     if name.endswith(".zip"):
         return "zip"
     if name.endswith((".tar.gz", ".tgz")):

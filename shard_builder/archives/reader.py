@@ -16,6 +16,7 @@ from gfm_pipeline.storage import Store
 from shard_builder.archives.folder import list_folder, read_local
 from shard_builder.archives.listing import Listing
 from shard_builder.archives.member import Limits, MemberRef, Refused, kind_of
+from shard_builder.archives.parts import open_archive
 from shard_builder.archives.section import section
 from shard_builder.archives.tar import gzip_trailer, list_tar
 from shard_builder.archives.zip import inflate, list_zip, open_stored, read_stored
@@ -67,7 +68,7 @@ class ArchiveReader:
         relative = "" if recorded.path == "." else recorded.path
         kind = kind_of(relative)
         if kind in ("tar", "tar.gz") and not self._is_folder(relative):
-            with self._store.open(relative) as file:
+            with open_archive(self._store, relative) as file:
                 known = recorded.fingerprint.partition(":")[2]
                 same = file.seek(0, 2) == recorded.bytes
                 return same and (kind == "tar" or gzip_trailer(file).hex() == known)
@@ -181,7 +182,7 @@ class ArchiveReader:
 
     def _file(self, ref: MemberRef) -> IO[bytes]:
         """Open the archive that holds `ref`, as it is."""
-        return self.open(ref.within) if ref.within else self._store.open(ref.archive)
+        return self.open(ref.within) if ref.within else open_archive(self._store, ref.archive)
 
     def _archive(self, ref: MemberRef) -> IO[bytes]:
         """Return the archive that holds `ref`, decompressed if it is a tar.gz."""

@@ -29,6 +29,9 @@ def list_zip(file: IO[bytes], like: MemberRef, where: str, limits: Limits) -> It
     seen: set[str] = set()
     try:
         with zipfile.ZipFile(file) as archive:
+            if archive.infolist() and min(info.header_offset for info in archive.infolist()) > 0:
+                # A cut zip whose last whole member is a zip itself would be taken for that one.
+                raise zipfile.BadZipFile("it does not begin with its first member, so it is cut short or no plain zip")
             for info in archive.infolist():
                 if info.is_dir():
                     continue

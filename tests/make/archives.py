@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -137,9 +138,29 @@ def millionaid(folder: Path) -> Truth:
     return {f"test_{name}": {"rgb": raster} for name, raster in truth.items()}
 
 
+from tests.make import folder as own_folder  # noqa: E402  they use what is above
+from tests.make import pastis as pastis_archive  # noqa: E402
+from tests.make import scenes as own_scenes  # noqa: E402
+from tests.make import ssl4eo_s12 as ssl4eo_archives  # noqa: E402
+
 MAKERS: dict[str, Callable[[Path], Truth]] = {
+    "folder": own_folder.folder,
+    "scenes": own_scenes.scenes,
+    "pastis": pastis_archive.pastis,
+    "ssl4eo_s12": ssl4eo_archives.ssl4eo_s12,
     "sen12ms": sen12ms,
     "mdas": mdas,
     "geopile": geopile,
     "millionaid": millionaid,
 }
+
+OPTIONS: dict[str, dict[str, Any]] = {"folder": own_folder.OPTIONS, "scenes": own_scenes.OPTIONS}
+"""Of the sources that know nothing without them."""
+
+BREAKERS: dict[str, Callable[[Path], None]] = {
+    "folder": own_folder.broken,
+    "scenes": own_scenes.broken,
+    "pastis": pastis_archive.broken,
+    "ssl4eo_s12": ssl4eo_archives.broken,
+}
+"""Makers of archives with items that cannot be packed."""

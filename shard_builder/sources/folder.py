@@ -1,0 +1,205 @@
+"""Anybody's own data: a file pattern for each sensor, and what the files of one place have in common is its key.
+
+Nothing is assumed of the layout. `options.sensors` names each sensor, the pattern of its files and what is in them;
+files whose patterns give the same key become one sample. Read are TIFF, PNG and JPEG images, .npy arrays (never
+pickled ones), and arrays in HDF5, NetCDF 4 and zarr files (zipped or folders), loose or inside zip and tar archives,
+which count as if they were unpacked where they lie. Scale factors of NetCDF are not applied: pixels stay as they are.
+
+Stated rules: bands in files of their own are stacked in the order of the sensor's bands, a coarser band repeated by an
+exact factor; dates in files of their own become a series, earliest first; float16 becomes float32; an alpha channel
+beside three 8-bit bands is dropped. See docs/your-own-data.md.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+from gfm_pipeline.config import StrictModel
+from gfm_pipeline.errors import ArchiveError, ConfigError, ItemError, nearest
+from gfm_pipeline.sensors import SensorSpec
+from shard_builder.archives import ArchiveReader, MemberRef
+from shard_builder.config import BuildConfig
+from shard_builder.own.cubes import Cube, arrange, is_cube
+from shard_builder.own.group import Gathered, Part
+from shard_builder.own.image import decode_image
+from shard_builder.own.npy import decode_npy
+from shard_builder.own.patterns import RESERVED, FilePattern, iso_date, key_of
+from shard_builder.own.sensor import OwnSensor, specs_of
+from shard_builder.own.stacking import load_stack
+from shard_builder.own.walk import FoundFile, find_files
+from shard_builder.planned import PlannedRaster
+from shard_builder.raster import Decoded
+from shard_builder.source import SOURCES, InputView, Source
+
+
+class LabelTable(StrictModel):
+    """A CSV file, UTF-8 with a header, that says something of each place."""
+
+    file: str
+    """Its path below the input."""
+    key: str = "key"
+    """The column that holds what `{key}` captures (or what options.key makes of it)."""
+    columns: tuple[str, ...] | None = None
+    """The columns that become labels, as text; all others when not given."""
+
+
+class FolderOptions(StrictModel):
+    """Where the files are and what they hold."""
+
+    sensors: dict[str, OwnSensor]
+    """By sensor name."""
+    key: str = "{key}"
+    """How the parts that the patterns capture make the key of a place, e.g. "{scene}_{patch}"."""
+    archives: bool = False
+    """Whether to look inside the zip and tar archives of the input."""
+    table: LabelTable | None = None
+    """Labels of the places, e.g. their split or class."""
+
+
+@SOURCES.register("folder")
+class Folder(Source):
+    """The sensors of the configuration, one sample for each key."""
+
+    def __init__(self, config: BuildConfig) -> None:
+        """Raise ConfigError for patterns and sensors that cannot be."""
+        self.options = config.parse_options(FolderOptions)
+        self.sensors = specs_of(self.options.sensors, config.source)
+        self.patterns = patterns_of(self.options.sensors, self.sensors, self.options.key)
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Names of the sensors that are neither labels nor declared optional."""
+        own = self.options.sensors
+        return tuple(s.name for s in self.sensors if s.kind == "image" and not own[s.name].optional)
+
+    def scan(self, view: InputView) -> None:
+        """Plan what is whole in one file as it comes, and what is not at the end, by key."""
+        gathered = Gathered()
+        try:
+            for found in find_files(view, self.patterns, self.options.archives):
+                self._plan(view, found, gathered)
+            bands = {spec.name: spec.bands for spec in self.sensors}
+            for key, sensor, parts, labels in gathered.rasters(bands):
+                self._plan_parts(view, key, sensor, parts, labels)
+        finally:
+            gathered.close()
+        if self.options.table:
+            read_table(view, self.options.table)
+
+    def load(self, planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Decoded:
+        """Return the raster of a sensor from however many files."""
+        sensor, names = self.options.sensors[spec.name], self.patterns[spec.name].names
+        if not names & set(RESERVED) and is_cube(planned.files[0].member):
+            return load_cube(planned.files, spec, sensor, files)  # a zarr folder is many files
+        bands = spec.bands if "band" in names else ()
+        return load_stack(planned, bands, lambda ref: _load_file(ref, spec, sensor, files))
+
+    def _plan(self, view: InputView, found: FoundFile, gathered: Gathered) -> None:
+        key = key_of(self.options.key.format(**found.parts))
+        labels = {name: part for name, part in found.parts.items() if name not in ("key", *RESERVED)}
+        source_file = found.refs[0].source_file
+        try:
+            if self.patterns[found.sensor].names & set(RESERVED):
+                date = iso_date(found.parts["date"]) if "date" in found.parts else ""
+                part = Part(date, found.parts.get("band", ""), found.refs)
+                known = gathered.add(key, found.sensor, part, labels)
+                if known:
+                    view.reject(key, source_file, f"duplicate of {known.source_file}", len(found.refs))
+                return
+            dates = self._dates(view, found)
+        except ItemError as error:
+            view.reject(key, source_file, str(error), len(found.refs))
+        else:
+            view.add(key, found.sensor, PlannedRaster(found.refs, dates=dates), **labels)
+
+    def _dates(self, view: InputView, found: FoundFile) -> tuple[str, ...]:
+        sensor = self.options.sensors[found.sensor]
+        if sensor.dates is None:
+            return ()
+        spec = next(spec for spec in self.sensors if spec.name == found.sensor)
+        cube = Cube(found.refs, spec, sensor, view.reader)
+        try:
+            return cube.dates(sensor.dates)
+        finally:
+            cube.close()
+
+    def _plan_parts(self, view: InputView, key: str, sensor: str, parts: list[Part], labels: dict[str, Any]) -> None:
+        """Plan a raster of several files, if they are all there and once."""
+        names = self.patterns[sensor].names
+        spec = next(spec for spec in self.sensors if spec.name == sensor)
+        bands = spec.bands if "band" in names else ("",)
+        dates = tuple(dict.fromkeys(part.date for part in parts))
+        refs = tuple(ref for part in parts for ref in part.refs)
+        trouble = _trouble(parts, bands, dates)
+        if trouble:
+            view.reject(key, refs[0].source_file, f"{sensor} of {key} {trouble}", len(refs))
+            return
+        view.add(key, sensor, PlannedRaster(refs, dates=dates if "date" in names else ()), **labels)
+
+
+def _trouble(parts: list[Part], bands: tuple[str, ...], dates: tuple[str, ...]) -> str | None:
+    """Return what is wrong with the files of a raster, or None."""
+    there = {(part.date, part.band) for part in parts}
+    lacking = next(((date, band) for date in dates for band in bands if (date, band) not in there), None)
+    if lacking:
+        return f"lacks band {lacking[1]}{f' of {lacking[0]}' if lacking[0] else ''}"
+    if any(len(part.refs) > 1 for part in parts):
+        return "lies in zarr folders by band or date: zip each of them (.zarr.zip), or use one with a time axis"
+    return None
+
+
+def patterns_of(sensors: dict[str, OwnSensor], specs: tuple[SensorSpec, ...], key: str) -> dict[str, FilePattern]:
+    """Return the compiled patterns; raise ConfigError for one that does not capture what the key is made of."""
+    patterns: dict[str, FilePattern] = {}
+    for spec in specs:
+        where = f"options.sensors.{spec.name}.files"
+        pattern = FilePattern(sensors[spec.name].files, spec.bands, where)
+        try:
+            text = key.format(**dict.fromkeys(pattern.names, "x"))
+        except (KeyError, IndexError, ValueError) as error:
+            raise ConfigError(
+                f"{where}: {pattern.text!r} captures {', '.join(sorted(pattern.names)) or 'nothing'}, and options.key "
+                f"is {key!r}. Capture what the key is made of, as in 'S2/{{key}}.tif'."
+            ) from error
+        if text == key:
+            raise ConfigError(f"options.key: {key!r} has no named part, so that all files would be one place.")
+        patterns[spec.name] = pattern
+    return patterns
+
+
+def load_cube(refs: tuple[MemberRef, ...], spec: SensorSpec, sensor: OwnSensor, files: ArchiveReader) -> Decoded:
+    """Return the raster [C,H,W] or [T,C,H,W] in an HDF5, NetCDF or zarr file."""
+    cube = Cube(refs, spec, sensor, files)
+    try:
+        return cube.whole()
+    finally:
+        cube.close()
+
+
+def read_table(view: InputView, table: LabelTable) -> None:
+    """Label the places of a table's rows; raise ArchiveError or ConfigError for a table that cannot be used."""
+    where = f"{view.where}/{table.file}"
+    try:
+        text = view.store.get(table.file).decode("utf-8-sig")
+        rows = csv.DictReader(io.StringIO(text), strict=True)
+        header = rows.fieldnames or []
+        for name in (table.key, *(table.columns or ())):
+            if name not in header:
+                raise ConfigError(f"{where} has no column '{name}' for options.table. {nearest(name, header)}")
+        columns = table.columns or [name for name in header if name != table.key]
+        for row in rows:
+            if None in row or None in row.values():
+                raise ArchiveError(f"{where}, line {rows.line_num}: found {len(row)} fields, expected {len(header)}.")
+            view.label(key_of(row[table.key]), **{name: row[name] for name in columns})
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ArchiveError(f"{where} is no CSV file in UTF-8: {error}.") from error
+
+
+def _load_file(ref: MemberRef, spec: SensorSpec, sensor: OwnSensor, files: ArchiveReader) -> Decoded:
+    if is_cube(ref.member):
+        return load_cube((ref,), spec, sensor, files)
+    if ref.member.lower().endswith(".npy"):
+        return Decoded(arrange(decode_npy(files.read(ref), ref), sensor.axes, ref.source_file))
+    return decode_image(files.read(ref), ref, spec)

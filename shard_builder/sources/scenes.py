@@ -1,0 +1,186 @@
+"""Large scenes of anybody's, co-located by a key in their names, cut to tiles on a common grid.
+
+`options.sensors` names each sensor and the pattern of its scenes; scenes whose patterns give the same key lie over each
+other. Read are GeoTIFF, zarr (zipped or folders), HDF5 and NetCDF 4 scenes, by windows: a scene may be larger than
+memory. Tiles of `tile_px` start every `stride_px` pixels of the reference sensor, in the part that all scenes of a key
+cover.
+
+Stated rules: with `align: grid` every sensor is brought to the reference sensor's pixels; one whose pixels are the same
+up to whole steps is cut without resampling, others have to be GeoTIFF. With `align: own` every sensor keeps its own
+pixels, and a tile is what covers the reference tile to half a pixel. Footprints that agree to half a pixel count as
+equal. Scenes without a georeference are taken to cover the same ground if none of their key has one.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import tifffile
+
+from gfm_pipeline.config import StrictModel
+from gfm_pipeline.errors import ConfigError, ItemError, nearest
+from gfm_pipeline.sensors import SensorSpec
+from shard_builder.archives import ArchiveReader, MemberRef
+from shard_builder.config import BuildConfig
+from shard_builder.georeference import read_georeference
+from shard_builder.images import load_tiff, tile_windows
+from shard_builder.own.cubes import Cube, is_cube
+from shard_builder.own.footprint import Scene, overlap, scaled, shifted
+from shard_builder.own.patterns import iso_date, key_of
+from shard_builder.own.sensor import OwnSensor, specs_of
+from shard_builder.own.walk import FoundFile, find_files
+from shard_builder.planned import Grid, PlannedRaster, Resampling, Window
+from shard_builder.raster import Decoded
+from shard_builder.source import SOURCES, InputView, Source
+from shard_builder.sources.folder import patterns_of
+
+TILE_SUFFIX = len("_r100000_c100000")
+
+
+class SceneSensor(OwnSensor):
+    """One sensor, and how it is brought to another one's pixels."""
+
+    resampling: Resampling | None = None
+    """nearest, bilinear or average; when not given, nearest for labels and bilinear for images."""
+
+
+class SceneOptions(StrictModel):
+    """Where the scenes are, what they hold, and on which grid they are cut."""
+
+    sensors: dict[str, SceneSensor]
+    """By sensor name."""
+    grid: str | None = None
+    """The sensor whose pixels count tiles and are the common grid; the first one when not given."""
+    align: Literal["grid", "own"] = "grid"
+    """grid: all sensors in the pixels of that one. own: every sensor in its own pixels."""
+    key: str = "{key}"
+    """How the parts that the patterns capture make the key of a place."""
+    archives: bool = False
+    """Whether to look inside the zip and tar archives of the input."""
+
+
+@SOURCES.register("scenes")
+class Scenes(Source):
+    """Tiles of the sensors of the configuration."""
+
+    tiled: ClassVar[bool] = True
+
+    def __init__(self, config: BuildConfig) -> None:
+        """Raise ConfigError for patterns and sensors that cannot be."""
+        self.options = config.parse_options(SceneOptions)
+        own = self.options.sensors
+        self.sensors = specs_of(own, config.source)
+        self.patterns = patterns_of(dict(own), self.sensors, self.options.key)
+        self.grid = self.options.grid or next(iter(own))
+        if self.grid not in own:
+            raise ConfigError(f"options.grid: no sensor is called '{self.grid}'. {nearest(self.grid, own)}")
+        for name, pattern in self.patterns.items():
+            if "band" in pattern.names:
+                raise ConfigError(
+                    f"options.sensors.{name}.files: scenes have all bands in one file; leave {{band}} out."
+                )
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Names of the sensors that are neither labels nor declared optional."""
+        own = self.options.sensors
+        return tuple(s.name for s in self.sensors if s.kind == "image" and not own[s.name].optional)
+
+    def scan(self, view: InputView) -> None:
+        """Plan the tiles of every place, row by row."""
+        places: dict[str, dict[str, Scene]] = {}
+        for found in find_files(view, self.patterns, self.options.archives):
+            key = key_of(self.options.key.format(**found.parts), TILE_SUFFIX)
+            scenes = places.setdefault(key, {})
+            try:
+                if found.sensor in scenes:
+                    raise ItemError(f"duplicate of {scenes[found.sensor].source_file}")
+                scenes[found.sensor] = self._open(found, view.reader)
+            except ItemError as error:
+                view.reject(key, found.refs[0].source_file, str(error))
+        for key, scenes in places.items():
+            try:
+                self._plan(view, key, scenes)
+            except ItemError as error:
+                files = next(iter(scenes.values())).source_file if scenes else key
+                view.reject(key, files, str(error), len(scenes))
+
+    def load(self, planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Decoded:
+        """Return a tile of a scene."""
+        if not is_cube(planned.files[0].member):
+            return load_tiff(planned, spec, files)
+        assert planned.window is not None
+        cube: Cube = files.keep(spec.name, planned.files[0], lambda _: self._cube(planned.files, spec, files))
+        return cube.read(planned.window)
+
+    def _cube(self, refs: tuple[MemberRef, ...], spec: SensorSpec, files: ArchiveReader) -> Cube:
+        return Cube(refs, spec, self.options.sensors[spec.name], files)
+
+    def _open(self, found: FoundFile, files: ArchiveReader) -> Scene:
+        """Return what the header of a scene says."""
+        spec = next(spec for spec in self.sensors if spec.name == found.sensor)
+        dates = (iso_date(found.parts["date"]),) if "date" in found.parts else ()
+        if not is_cube(found.refs[0].member):
+            return _open_tiff(found.refs, dates, files)
+        refs = found.refs if found.refs[0].archive else found.refs[:1]  # a folder is listed where it is read
+        cube = self._cube(refs, spec, files)
+        sensor = self.options.sensors[found.sensor]
+        try:
+            told = cube.dates(sensor.dates) if sensor.dates else dates
+            return Scene(refs, cube.shape[1], cube.shape[2], cube.facts.georeference, told)
+        finally:
+            cube.close()
+
+    def _plan(self, view: InputView, key: str, scenes: dict[str, Scene]) -> None:
+        if not scenes:
+            return
+        if self.grid not in scenes:
+            raise ItemError(f"{key} has no {self.grid}, in whose pixels the tiles are cut")
+        home = scenes[self.grid]
+        placed = {scene.georeference is not None for scene in scenes.values()}
+        if len(placed) > 1:
+            odd = next(scene for scene in scenes.values() if scene.georeference is None)
+            raise ItemError(f"{odd.source_file} has no georeference, and other scenes of {key} have one")
+        row, column, height, width = overlap(home, [scene for scene in scenes.values() if scene is not home])
+        for down, right, *size in tile_windows(height, width, view.config):
+            window = (row + down, column + right, size[0], size[1])
+            for sensor, scene in scenes.items():
+                planned = self._tile(sensor, scene, home, window)
+                view.add(f"{key}_r{window[0]}_c{window[1]}", sensor, planned, scene=key)
+
+    def _tile(self, sensor: str, scene: Scene, home: Scene, window: Window) -> PlannedRaster:
+        if self.options.align == "own":
+            own = window if scene is home else scaled(window, home, scene)
+            return PlannedRaster(scene.refs, own, scene.dates)
+        same = window if scene is home else shifted(window, home, scene)
+        if same is not None:
+            return PlannedRaster(scene.refs, same, scene.dates)
+        if home.georeference is None:
+            raise ItemError(
+                f"{scene.source_file} is {scene.height} x {scene.width} px and {home.source_file} {home.height} x "
+                f"{home.width}; without georeferences they cannot be brought to one grid. Set align=own"
+            )
+        if is_cube(scene.refs[0].member):
+            raise ItemError(
+                f"{scene.source_file} has other pixels than {home.source_file}, and only GeoTIFF scenes are resampled. "
+                "Set align=own, or options.grid to its sensor"
+            )
+        spec = next(spec for spec in self.sensors if spec.name == sensor)
+        how: Resampling = self.options.sensors[sensor].resampling or (
+            "nearest" if spec.kind == "labels" else "bilinear"
+        )
+        grid = Grid(home.georeference, home.height, home.width)
+        return PlannedRaster(scene.refs, window, scene.dates, grid, how)
+
+
+def _open_tiff(refs: tuple[MemberRef, ...], dates: tuple[str, ...], files: ArchiveReader) -> Scene:
+    (ref,) = refs
+    try:
+        with files.open(ref) as file, tifffile.TiffFile(file) as tif:
+            page = tif.pages.first
+            return Scene(refs, int(page.imagelength), int(page.imagewidth), read_georeference(page), dates)
+    except ItemError:
+        raise
+    except Exception as error:  # damaged tags raise types of several libraries
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ItemError(f"{ref.source_file} is no readable TIFF: {reason}") from error

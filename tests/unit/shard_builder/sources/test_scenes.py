@@ -1,0 +1,150 @@
+"""The source `scenes`: the common grid, overlaps, and scenes that do not lie over each other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gfm_pipeline.errors import ConfigError, GfmError, ItemError
+from shard_builder.build import BuildReport, build_collection
+from shard_builder.config import BuildConfig
+from shard_builder.planned import PlannedSample
+from tests.contracts.test_sources import read_with_public_libraries
+from tests.make.archives import MAKERS, OPTIONS, tiff, utm
+from tests.unit.shard_builder.sources.planning import plan_samples
+
+VALUE = {"bands": ["v"], "dtype": "uint16", "units": "1"}
+TWO = {"a": {"files": "s/{key}_a.tif", **VALUE}, "b": {"files": "s/{key}_b.tif", **VALUE}}
+
+
+def config(folder: Path, options: dict[str, Any], **more: Any) -> BuildConfig:
+    return BuildConfig(
+        source="scenes", input=str(folder / "raw"), output=str(folder / "out"), options=options, tile_px=8, **more
+    )
+
+
+def build(folder: Path, options: dict[str, Any], **more: Any) -> BuildReport:
+    return build_collection(config(folder, options, **more), "build", lambda _: None)
+
+
+def write(folder: Path, name: str, image: np.ndarray, *place: int) -> None:
+    (folder / "raw" / "s").mkdir(parents=True, exist_ok=True)
+    (folder / "raw" / "s" / name).write_bytes(tiff(image, **(utm(place[0], place[1], place[2]) if place else {})))
+
+
+def planned(folder: Path, options: dict[str, Any]) -> list[PlannedSample]:
+    """Return what a build would load, without loading it."""
+
+    return plan_samples(config(folder, options))
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).integers(1, 999, shape).astype(np.uint16)
+
+
+def test_the_same_grid_up_to_whole_steps_is_cut_not_resampled(tmp_path: Path) -> None:
+    a, b = noise(20, 30), noise(24, 18)
+    write(tmp_path, "x_a.tif", a, 600000, 5400000, 32)
+    write(tmp_path, "x_b.tif", b, 600030, 5400020, 32)  # 3 pixels further east, 2 further north
+    build(tmp_path, {"sensors": TWO})
+    found = {key: (rasters, meta) for key, rasters, meta in read_with_public_libraries(tmp_path / "out")}
+    assert sorted(found) == sorted(f"x_r{row}_c{column}" for row in (0, 8, 12) for column in (3, 11, 13))
+    for key, (rasters, meta) in found.items():
+        row, column = (int(part[1:]) for part in key.split("_")[1:])
+        np.testing.assert_array_equal(rasters["a"][0], a[row : row + 8, column : column + 8])
+        np.testing.assert_array_equal(rasters["b"][0], b[row + 2 : row + 10, column - 3 : column + 5])
+        assert meta["transform"] == [10.0, 0.0, 600000.0 + 10 * column, 0.0, -10.0, 5400000.0 - 10 * row]
+        assert meta["labels"] == {"scene": "x"}
+
+
+def test_scenes_without_a_place_are_taken_to_cover_the_same(tmp_path: Path) -> None:
+    a, b = noise(16, 16), noise(32, 32)
+    write(tmp_path, "x_a.tif", a)
+    write(tmp_path, "x_b.tif", b)
+    with pytest.raises(ItemError, match=r"without georeferences they cannot be brought to one grid\. Set align=own"):
+        build(tmp_path, {"sensors": TWO})
+    build(tmp_path, {"sensors": TWO, "align": "own"})
+    for key, rasters, _ in read_with_public_libraries(tmp_path / "out"):
+        row, column = (int(part[1:]) for part in key.split("_")[1:])
+        np.testing.assert_array_equal(rasters["b"][0], b[2 * row : 2 * row + 16, 2 * column : 2 * column + 16])
+
+
+def test_another_grid_is_planned_on_the_common_one(tmp_path: Path) -> None:
+    write(tmp_path, "x_a.tif", noise(40, 40), 600000, 5400000, 32)
+    write(tmp_path, "x_b.tif", noise(40, 40), 600004, 5400003, 32)
+    samples = planned(tmp_path, {"sensors": TWO | {"b": TWO["b"] | {"kind": "labels"}}})
+    assert len(samples) == 25
+    for sample in samples:
+        a, b = sample.rasters["a"], sample.rasters["b"]
+        assert (a.grid, b.window, b.resampling) == (None, a.window, "nearest")
+        assert b.grid is not None
+        assert (b.grid.height, b.grid.width, b.grid.georeference.transform[2]) == (40, 40, 600000.0)
+
+
+def test_scenes_of_another_projection_overlap_where_both_are(tmp_path: Path) -> None:
+    from pyproj import Transformer
+
+    write(tmp_path, "x_a.tif", noise(60, 60), 600000, 5400000, 32)
+    x, y = Transformer.from_crs("EPSG:32632", "EPSG:32633", always_xy=True).transform(600100, 5399900)
+    write(tmp_path, "x_b.tif", noise(60, 60), round(x), round(y), 33)
+    corners = [sample.rasters["a"].window for sample in planned(tmp_path, {"sensors": TWO})]
+    rows, columns = ({window[i] for window in corners if window} for i in (0, 1))
+    assert 10 <= min(rows) <= 16  # the grids are turned against each other by four degrees
+    assert 10 <= min(columns) <= 16
+    with pytest.raises(ItemError, match="align=own cannot cut them, align=grid can"):
+        build(tmp_path, {"sensors": TWO, "align": "own"})
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ((601000, 5400000, 32), "have no part in common"),
+        ((600350, 5400000, 32), "too small for a tile"),
+        ((), "has no georeference, and other scenes of x have one"),
+    ],
+)
+def test_scenes_that_do_not_lie_over_each_other(place: tuple[int, ...], message: str, tmp_path: Path) -> None:
+    write(tmp_path, "x_a.tif", noise(40, 40), 600000, 5400000, 32)
+    write(tmp_path, "x_b.tif", noise(40, 40), *place)
+    with pytest.raises(ItemError, match=message):
+        build(tmp_path, {"sensors": TWO})
+    report = build(tmp_path, {"sensors": TWO}, on_error="skip")
+    assert [(row.item, message in row.reason) for row in report.rejected] == [("x", True)]
+
+
+def test_settings_that_cannot_be(tmp_path: Path) -> None:
+    for options, message in (
+        ({"sensors": TWO, "grid": "c"}, r"options\.grid: no sensor is called 'c'"),
+        ({"sensors": {"a": {"files": "{key}_{band}.tif", **VALUE}}}, "all bands in one file"),
+        ({"sensors": {"a": {**TWO["a"], "resampling": "cubic"}}}, "resampling"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            build(tmp_path, options)
+
+
+def test_a_missing_partner_follows_the_policy(tmp_path: Path) -> None:
+    write(tmp_path, "x_a.tif", noise(8, 8), 600000, 5400000, 32)
+    write(tmp_path, "y_a.tif", noise(8, 8), 600000, 5400000, 32)
+    write(tmp_path, "y_b.tif", noise(8, 8), 600000, 5400000, 32)
+    with pytest.raises(GfmError, match="x_r0_c0 has no b"):
+        build(tmp_path, {"sensors": TWO}, unpaired="error")
+
+
+def test_dates_come_from_the_name(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    MAKERS["scenes"](tmp_path / "raw")
+    build_collection(config(tmp_path, OPTIONS["scenes"]), "build", lambda _: None)
+    meta = next(meta for _, _, meta in read_with_public_libraries(tmp_path / "out"))
+    assert meta["sensors"]["ms"]["dates"] == ["2020-07-03"]
+    assert json.dumps(meta["sensors"]["pan"]["dates"]) == "[]"
+
+
+def test_cubes_with_other_pixels_are_not_resampled(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    MAKERS["scenes"](tmp_path / "raw")
+    with pytest.raises(ItemError, match="only GeoTIFF scenes are resampled"):
+        build_collection(config(tmp_path, OPTIONS["scenes"] | {"align": "grid"}), "build", lambda _: None)
