@@ -61,12 +61,8 @@ class ShardTar:
         records: dict[str, Member] = {}
         for name in sorted(members):
             data = members[name]
-            # Not validated: these are ours, and there may be millions.
-            records[name] = Member.model_construct(
-                extension=name.rpartition(".")[2],
-                offset=self._size + BLOCK,
-                size=len(data),
-                crc32=crc32(data),
+            records[name] = Member(
+                extension=name.rpartition(".")[2], offset=self._size + BLOCK, size=len(data), crc32=crc32(data)
             )
             self._append(_header(f"{key}.{name}", len(data)))
             self._append(data)
