@@ -54,9 +54,7 @@ def _measure_band(band: str, pixels: NDArray[np.generic]) -> BandStats:
         return BandStats(band=band, count=0, mean=0.0, m2=0.0, min=0.0, max=0.0)
     exact = pixels.dtype.kind in "iu" and pixels.dtype.itemsize <= 2
     mean, m2 = _exact_moments(pixels) if exact else _moments(pixels)
-    return BandStats(
-        band=band, count=pixels.size, mean=mean, m2=m2, min=float(pixels.min()), max=float(pixels.max())
-    )
+    return BandStats(band=band, count=pixels.size, mean=mean, m2=m2, min=float(pixels.min()), max=float(pixels.max()))
 
 
 def _exact_moments(pixels: NDArray[np.generic]) -> tuple[float, float]:

@@ -7,7 +7,7 @@ there in a build that is not profiled.
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
@@ -48,7 +48,7 @@ class Stopwatch:
     """Seconds by phase; time outside every seam is "other"."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
         self._running = ["other"]
         self._since = time.perf_counter()
 

@@ -14,6 +14,7 @@ COMMANDS = {
     "status": ("shard_builder.cli.status:status", "Say how far a build is."),
     "merge": ("shard_builder.cli.merge:merge", "End a build whose shares several machines wrote."),
     "retry": ("shard_builder.cli.retry:retry", "Try again what could not be packed, or what has changed."),
+    "bench": ("shard_builder.cli.bench:bench", "Time the builder on this machine, beside tar and ShardWriter."),
 }
 
 

@@ -20,6 +20,7 @@ OPTIONS = {
     "shard-builder status": {"--config", "--set", "--json"},
     "shard-builder merge": {"--config", "--set", "--json"},
     "shard-builder retry": {"--config", "--set", "--json"},
+    "shard-builder bench": {"--out", "--places", "--repeats", "--quick", "--memory", "--json"},
 }
 
 

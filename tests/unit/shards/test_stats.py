@@ -54,7 +54,9 @@ def test_nothing_merges_to_nothing_and_other_bands_do_not_merge() -> None:
         merge([one, other])
 
 
-@pytest.mark.parametrize(("dtype", "low", "high"), [("uint16", 0, 2**16), ("int16", -(2**15), 2**15), ("uint8", 0, 256)])
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"), [("uint16", 0, 2**16), ("int16", -(2**15), 2**15), ("uint8", 0, 256)]
+)
 def test_small_integers_are_summed_without_rounding(dtype: str, low: int, high: int) -> None:
     raster = np.random.default_rng(2).integers(low, high, (1, 1100, 1000)).astype(dtype)  # more than one piece
     (found,) = measure(raster, ("a",))
