@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from gfm_pipeline.errors import ItemError, StorageError
 from gfm_pipeline.sensors import SensorSpec
@@ -71,15 +72,10 @@ class ShardWriter:
             try:
                 with os.fdopen(descriptor, "wb") as file:
                     shard = _ShardUnderWay(ShardTar(file), task, self._specs)
-                    try:
-                        for sample in task.samples:
-                            self._add(shard, sample)
-                    except BaseException:
-                        shard.tar.abandon()
-                        raise
+                    for sample in task.samples:
+                        self._add(shard, sample)
                     size, sha256 = shard.tar.close()
-                    file.flush()
-                    os.fsync(file.fileno())
+                    _sync(file)
                 temporary.chmod(0o644)
                 self._output.put_file(tar_path(task.name), temporary)
             finally:
@@ -179,6 +175,11 @@ class _ShardUnderWay:
             rejected=tuple(self.rejected),
             rules=dict(sorted(self._rules.items())),
         )
+
+
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _record(sample: PlannedSample, loaded: Mapping[str, Packed], specs: Mapping[str, SensorSpec]) -> SampleRecord:

@@ -3,11 +3,15 @@
 Each shard measures its own moments in float64; the manifest merges them in the order of the shards, which the plan
 fixes, so any executor with any number of workers writes the same digits. Merging follows Chan, Golub and LeVeque,
 "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
+
+Integers of up to 16 bits are summed without any rounding: double precision holds every partial sum. Other pixels are
+summed by numpy alone, whose order of additions is fixed; that of a BLAS depends on the machine and its threads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,17 +52,36 @@ def measure(raster: Raster, bands: tuple[str, ...], measured: NDArray[np.bool_] 
 def _measure_band(band: str, pixels: NDArray[np.generic]) -> BandStats:
     if not pixels.size:
         return BandStats(band=band, count=0, mean=0.0, m2=0.0, min=0.0, max=0.0)
+    exact = pixels.dtype.kind in "iu" and pixels.dtype.itemsize <= 2
+    mean, m2 = _exact_moments(pixels) if exact else _moments(pixels)
+    return BandStats(band=band, count=pixels.size, mean=mean, m2=m2, min=float(pixels.min()), max=float(pixels.max()))
+
+
+def _exact_moments(pixels: NDArray[np.generic]) -> tuple[float, float]:
+    """Return mean and sum of squared differences from it of integers of up to 16 bits, correctly rounded."""
+    total = squares = 0
+    for start in range(0, pixels.size, _EXACT_PIXELS):
+        values = pixels[start : start + _EXACT_PIXELS].astype(np.float64)
+        total += int(values.dot(_ones(values.size)))
+        squares += int(values.dot(values))
+    return total / pixels.size, (pixels.size * squares - total * total) / pixels.size
+
+
+def _moments(pixels: NDArray[np.generic]) -> tuple[float, float]:
     values = pixels.astype(np.float64)
-    mean = values.mean()
+    mean = float(values.mean())
     values -= mean
-    return BandStats(
-        band=band,
-        count=pixels.size,
-        mean=float(mean),
-        m2=float(np.dot(values, values)),
-        min=float(pixels.min()),
-        max=float(pixels.max()),
-    )
+    values *= values
+    return mean, float(values.sum())
+
+
+_EXACT_PIXELS = 2**15
+"""So many squares of 16-bit integers sum to less than 2**53."""
+
+
+@lru_cache(maxsize=4)
+def _ones(count: int) -> NDArray[np.float64]:
+    return np.ones(count)
 
 
 def merge(parts: Iterable[list[BandStats]]) -> list[BandStats]:

@@ -18,6 +18,7 @@ COMMANDS = {
     "stats": ("shard_builder.cli.stats:stats", "Say what a collection holds."),
     "show": ("shard_builder.cli.show:show", "Draw samples of a collection, all sensors side by side."),
     "card": ("shard_builder.cli.card:card", "Write the dataset card of a collection."),
+    "bench": ("shard_builder.cli.bench:bench", "Time the builder on this machine, beside tar and ShardWriter."),
 }
 
 

@@ -24,6 +24,7 @@ OPTIONS = {
     "shard-builder stats": {"--catalog", "--classes", "--json"},
     "shard-builder show": {"--out", "--samples", "--seed", "--keys", "--sensors"},
     "shard-builder card": {"--out", "--licence"},
+    "shard-builder bench": {"--out", "--places", "--repeats", "--quick", "--memory", "--json"},
 }
 
 

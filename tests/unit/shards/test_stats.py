@@ -52,3 +52,14 @@ def test_nothing_merges_to_nothing_and_other_bands_do_not_merge() -> None:
     one, other = measure(np.zeros((1, 2, 2)), ("a",)), measure(np.zeros((1, 2, 2)), ("b",))
     with pytest.raises(ValueError, match="cannot merge"):
         merge([one, other])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"), [("uint16", 0, 2**16), ("int16", -(2**15), 2**15), ("uint8", 0, 256)]
+)
+def test_small_integers_are_summed_without_rounding(dtype: str, low: int, high: int) -> None:
+    raster = np.random.default_rng(2).integers(low, high, (1, 1100, 1000)).astype(dtype)  # more than one piece
+    (found,) = measure(raster, ("a",))
+    values = raster.astype(object).ravel()
+    total, squares, count = int(values.sum()), int((values * values).sum()), values.size
+    assert (found.mean, found.m2) == (total / count, (count * squares - total * total) / count)
