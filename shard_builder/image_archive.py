@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import ClassVar
 
 from gfm_pipeline.errors import ArchiveError, ItemError
@@ -27,7 +27,7 @@ class ImageArchive(Source):
         """Plan one sample per image, or per tile of a large one, in the order of the archives."""
         used = [name for name in view.names() if self._is_mine(name, view)]
         tops = [name.partition(".")[0] for name in used]
-        if not used and not view.only and self.archive_names.match(_folder_name(view.where)):
+        if not used and not view.only and self.archive_names.match(view.folder_name.lower()):
             # The input is the unpacked archive itself: its folders, or the zips it was published in, are its splits.
             used = [name for name in view.names() if view.kind(name) is not None]
             tops = [""] * len(used)
@@ -74,10 +74,6 @@ class ImageArchive(Source):
             return
         for window in tile_windows(height, width, view.config):
             view.add(f"{key}_r{window[0]}_c{window[1]}", "rgb", PlannedRaster((ref,), window), **labels)
-
-
-def _folder_name(where: str) -> str:
-    return PurePosixPath(where if "://" in where else Path(where).resolve().as_posix()).name.lower()
 
 
 def below(top: str, member: str) -> str:

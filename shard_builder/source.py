@@ -10,6 +10,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 from gfm_pipeline.config import StrictModel
@@ -46,6 +47,12 @@ class InputView:
     def where(self) -> str:
         """The URL or path of the input folder."""
         return self.store.url
+
+    @property
+    def folder_name(self) -> str:
+        """The name of the input folder itself."""
+        where = self.where if "://" in self.where else Path(self.where).resolve().as_posix()
+        return where.rstrip("/").rpartition("/")[2]
 
     def names(self) -> list[str]:
         """Return the names in the input folder, sorted; just the one archive where one was given."""

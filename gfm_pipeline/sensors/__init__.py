@@ -112,6 +112,14 @@ BUILTIN_SENSORS: dict[str, SensorSpec] = {
             display=Display(mode="colour", bands=("B4", "B3", "B2")),
         ),
         SensorSpec(
+            name="s2_l2a",
+            bands=tuple(band for band in S2_BANDS if band != "B10"),
+            dtype="uint16",
+            units="surface reflectance x 1e4",
+            gsd_m=10.0,
+            display=Display(mode="colour", bands=("B4", "B3", "B2")),
+        ),
+        SensorSpec(
             name="dsm",
             bands=("height",),
             dtype="float32",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 
 from gfm_pipeline.errors import ItemError
-from gfm_pipeline.sensors import S2_BANDS, Display, SensorSpec, builtin_sensor
+from gfm_pipeline.sensors import builtin_sensor
 from shard_builder.archives import ArchiveReader, MemberRef, kind_of
 from shard_builder.archives.parts import is_later_part
 from shard_builder.images import decode_tiff
@@ -28,14 +28,6 @@ from shard_builder.source import SOURCES, InputView, Source
 _NAME = re.compile(r"(s1|s2a|s2c|s12)(\.(zip|tar|tgz).*)?$|s1_grd|s2_l1c|s2_l2a|ssl4eo", re.IGNORECASE)
 _BAND = re.compile(r"(?:.*/)?(s1|s2c|s2a)/(\d+)/([^/]+)/([A-Z]+\d*A?)\.tif$")
 _SENSOR = {"s1": "s1", "s2c": "s2", "s2a": "s2_l2a"}
-_S2_L2A = SensorSpec(
-    name="s2_l2a",
-    bands=tuple(band for band in S2_BANDS if band != "B10"),
-    dtype="uint16",
-    units="surface reflectance x 1e4",
-    gsd_m=10.0,
-    display=Display(mode="colour", bands=("B4", "B3", "B2")),
-)
 Acquisitions = dict[str, dict[str, MemberRef]]
 """By folder name and band."""
 
@@ -44,7 +36,7 @@ Acquisitions = dict[str, dict[str, MemberRef]]
 class SSL4EOS12(Source):
     """Series of `s1`, `s2` (L1C) and `s2_l2a`."""
 
-    sensors = (builtin_sensor("s1"), builtin_sensor("s2"), _S2_L2A)
+    sensors = (builtin_sensor("s1"), builtin_sensor("s2"), builtin_sensor("s2_l2a"))
 
     def scan(self, view: InputView) -> None:
         """Plan the places of one archive or folder after the other, as they come."""

@@ -46,12 +46,12 @@ def zipped(path: Path, members: dict[str, bytes]) -> None:
             archive.writestr(name, data)
 
 
-def utm(x: float, y: float, zone: int) -> dict[str, object]:
-    """Return tifffile arguments that place a 10 m raster's upper left corner at (x, y) of a northern UTM zone."""
+def utm(x: float, y: float, zone: int, gsd_m: float = 10.0) -> dict[str, object]:
+    """Return tifffile arguments that place a raster's upper left corner at (x, y) of a northern UTM zone."""
     keys = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32600 + zone)
     return {
         "extratags": [
-            (33550, 12, 3, (10.0, 10.0, 0.0), True),
+            (33550, 12, 3, (gsd_m, gsd_m, 0.0), True),
             (33922, 12, 6, (0.0, 0.0, 0.0, x, y, 0.0), True),
             (34735, 3, len(keys), keys, True),
         ]
@@ -76,9 +76,12 @@ def sen12ms(folder: Path, s2_bands: int = 13) -> Truth:
         truth[key] = {sensor: image.transpose(2, 0, 1) for sensor, image in images.items()}
     for name, members in archives.items():
         tar_gz(folder / name, members)
-    lc = tiff(rng.integers(1, 17, (32, 32, 4)).astype(np.uint16))
+    codes = rng.integers(1, 17, (32, 32, 4)).astype(np.uint16)
+    lc = tiff(codes, **utm(600000, 5400000, 32))
     tar_gz(folder / "ROIs1158_spring_lc.tar.gz", {"ROIs1158_spring/lc_1/ROIs1158_spring_lc_1_p1.tif": lc})
     tar_gz(folder / "ROIs1158_spring_s2_cloudy.tar.gz", {"ROIs1158_spring_s2_cloudy/x.tif": lc})
+    truth["ROIs1158_spring_1_p1"]["lc"] = codes.transpose(2, 0, 1)
+    (folder / "train_list.txt").write_text("ROIs1158_spring_s2_1_p1.tif\nROIs1158_spring_s2_1_p2.tif\n")
     return truth
 
 
@@ -138,17 +141,21 @@ def millionaid(folder: Path) -> Truth:
     return {f"test_{name}": {"rgb": raster} for name, raster in truth.items()}
 
 
-from tests.make import folder as own_folder  # noqa: E402  they use what is above
+from tests.make import bigearthnet as bigearthnet_archives  # noqa: E402  they use what is above
+from tests.make import folder as own_folder  # noqa: E402
 from tests.make import pastis as pastis_archive  # noqa: E402
 from tests.make import scenes as own_scenes  # noqa: E402
+from tests.make import sen12mscr as sen12mscr_archives  # noqa: E402
 from tests.make import ssl4eo_s12 as ssl4eo_archives  # noqa: E402
 
 MAKERS: dict[str, Callable[[Path], Truth]] = {
+    "bigearthnet": bigearthnet_archives.bigearthnet,
     "folder": own_folder.folder,
     "scenes": own_scenes.scenes,
     "pastis": pastis_archive.pastis,
     "ssl4eo_s12": ssl4eo_archives.ssl4eo_s12,
     "sen12ms": sen12ms,
+    "sen12mscr": sen12mscr_archives.sen12mscr,
     "mdas": mdas,
     "geopile": geopile,
     "millionaid": millionaid,
@@ -158,9 +165,11 @@ OPTIONS: dict[str, dict[str, Any]] = {"folder": own_folder.OPTIONS, "scenes": ow
 """Of the sources that know nothing without them."""
 
 BREAKERS: dict[str, Callable[[Path], None]] = {
+    "bigearthnet": bigearthnet_archives.broken,
     "folder": own_folder.broken,
     "scenes": own_scenes.broken,
     "pastis": pastis_archive.broken,
+    "sen12mscr": sen12mscr_archives.broken,
     "ssl4eo_s12": ssl4eo_archives.broken,
 }
 """Makers of archives with items that cannot be packed."""
