@@ -12,16 +12,19 @@ from shard_builder.source import InputView
 def files_of(view: InputView, names: re.Pattern[str], parts: re.Pattern[str]) -> Iterator[tuple[str, MemberRef]]:
     """Yield (name in the input, file) of the archives and folders that `names` matches; archives in them are entered.
 
-    Where none is there, but a folder or archive that `parts` matches, the input is an unpacked archive itself: its
-    files come with "" for a name. All else is taken note of.
+    Folders and archives that `parts` matches, and loose files, are parts of the input as an unpacked archive itself:
+    they come with "" for a name. All else is taken note of.
     """
-    used = [name for name in view.names() if view.kind(name) and (view.only or names.fullmatch(name))]
-    inside = [name for name in view.names() if view.kind(name) and parts.fullmatch(name)] if not used else []
-    for name in used or inside:
+    used = {name: bool(view.only or names.fullmatch(name)) for name in view.names() if view.kind(name)}
+    used = {name: packed for name, packed in used.items() if packed or parts.fullmatch(name)}
+    for name, packed in used.items():
         for ref in view.open(name):
             for file in _entered(view, ref):
-                yield (name if used else ""), file
-    view.ignore_rest([*used, *inside], f"not part of {view.config.source}")
+                yield (name if packed else ""), file
+    loose = [name for name in view.names() if view.kind(name) is None and not view.only]
+    for name in loose:
+        yield "", MemberRef("", "folder", name, view.store.stat(name).size)
+    view.ignore_rest([*used, *loose], f"not part of {view.config.source}")
 
 
 def _entered(view: InputView, ref: MemberRef) -> Iterator[MemberRef]:

@@ -1,19 +1,19 @@
-"""BigEarthNet: Sentinel-2 (L2A) and Sentinel-1 patches of 1.2 km in ten countries with land-cover classes, 120 px at 10 m.
+"""BigEarthNet: Sentinel-2 (L2A) and Sentinel-1 patches of ten countries with land-cover classes, 120 px at 10 m.
 
 Version 1, 590,326 pairs: Sumbul et al., "BigEarthNet-MM: a large-scale, multimodal, multilabel benchmark archive for
-remote sensing image classification and retrieval", IEEE GRSM 2021. Published as `BigEarthNet-S2-v1.0.tar.gz` (top folder
-`BigEarthNet-v1.0`) and `BigEarthNet-S1-v1.0.tar.gz`, a folder for each patch with a file for each band and
-`<patch>_labels_metadata.json`, which has the CORINE classes (43 of them) and, with Sentinel-1, the Sentinel-2 patch that
-it belongs to. Splits are lists beside them (`train.csv`, `val.csv`, `test.csv`), and so are the patches with snow and
-with clouds.
+remote sensing image classification and retrieval", IEEE GRSM 2021. Published as `BigEarthNet-S2-v1.0.tar.gz` (top
+folder `BigEarthNet-v1.0`) and `BigEarthNet-S1-v1.0.tar.gz`, a folder for each patch with a file for each band and
+`<patch>_labels_metadata.json`, which has the CORINE classes (43 of them) and, with Sentinel-1, the Sentinel-2 patch
+that it belongs to. Splits are lists beside them (`train.csv`, `val.csv`, `test.csv`), and so are the patches with snow
+and with clouds.
 
 Version 2, 549,488 pairs: Clasen et al., "reBEN: refined BigEarthNet dataset for remote sensing image analysis", 2024.
 Published as `BigEarthNet-S2.tar.zst`, `BigEarthNet-S1.tar.zst` and `Reference_Maps.tar.zst`, which have to be unpacked
 first (zstd has no index to read single files by; their copies as split `tar.gz` are read as they are), with
 `metadata.parquet`, which has the pairs, the 19 classes and the splits. The maps of CORINE codes are label rasters.
 
-Stated rule: the 20 m and 60 m bands are brought to the 10 m grid by repeating their pixels 2 x 2 and 6 x 6. Labels kept:
-`labels_43` (version 1), `labels_19` (derived by the authors' table in version 1), `split`, `country`, snow and clouds.
+Stated rule: the 20 m and 60 m bands are brought to the 10 m grid by repeating their pixels 2 x 2 and 6 x 6. Labels:
+`labels_43` (version 1), `labels_19` (in version 1 derived by the authors' table), `split`, `country`, snow and clouds.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from gfm_pipeline.errors import ArchiveError, ItemError
 from gfm_pipeline.sensors import SensorSpec, builtin_sensor
 from shard_builder.archives import ArchiveReader, MemberRef
 from shard_builder.archives.parts import is_later_part
+from shard_builder.corine import nineteen
 from shard_builder.images import decode_tiff
 from shard_builder.own.patterns import iso_date
 from shard_builder.own.stacking import stack_bands
 from shard_builder.planned import PlannedRaster
 from shard_builder.raster import Decoded
 from shard_builder.source import SOURCES, InputView, Source
-from shard_builder.corine import nineteen
 
 _NAME = re.compile(r"(bigearthnet|reference_maps)", re.IGNORECASE)
 _PATCH = re.compile(r"(S2[A-D])_MSIL2A_\d{8}T\d{6}\w*|(S1[A-D])_IW_GRDH_\w+")
@@ -151,9 +151,7 @@ class _Pairs:
         lacking = {"patch_id", "s1_name", "labels"} - set(self._table.column_names)
         if lacking:
             raise ArchiveError(f"{where} has no column {', '.join(sorted(lacking))}, expected those of BigEarthNet v2.")
-        names, keys = (
-            np.array(self._table[column].to_pylist(), dtype=np.bytes_) for column in ("s1_name", "patch_id")
-        )
+        names, keys = (np.array(self._table[column].to_pylist(), dtype=np.bytes_) for column in ("s1_name", "patch_id"))
         order = np.argsort(names)
         self._names, self._keys = names[order], keys[order]
 

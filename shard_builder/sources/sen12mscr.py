@@ -1,4 +1,4 @@
-"""SEN12MS-CR: triplets of Sentinel-1, Sentinel-2 and the same Sentinel-2 under clouds, 256 px at 10 m, for cloud removal.
+"""SEN12MS-CR: triplets of Sentinel-1, Sentinel-2 and the same under clouds, 256 px at 10 m, for cloud removal.
 
 Ebel et al., "Multisensor data fusion for cloud removal in global and all-season Sentinel-2 imagery", IEEE TGRS 2021.
 Published as `ROIs1158_spring_s1.tar.gz`, `..._s2.tar.gz`, `..._s2_cloudy.tar.gz` and so on, with members like

@@ -1,4 +1,4 @@
-"""SpaceNet 2: WorldView-3 panchromatic (0.3 m) and 8-band multispectral (1.2 m) chips of four cities, for pan-sharpening.
+"""SpaceNet 2: WorldView-3 panchromatic (0.3 m) and 8-band multispectral (1.2 m) chips of four cities.
 
 Van Etten et al., "SpaceNet: a remote sensing dataset and challenge series", 2018. Published as
 `SN2_buildings_train_AOI_2_Vegas.tar.gz` (earlier `AOI_2_Vegas_Train.tar.gz`, `AOI_2_Vegas_Test_public.tar.gz`) with
@@ -18,7 +18,9 @@ from shard_builder.planned import PlannedRaster
 from shard_builder.source import SOURCES, InputView, Source
 from shard_builder.walk import files_of
 
-_NAME = re.compile(r"(SN2_buildings_(train|test)\w*|AOI_\d_\w+_(Train|Test)\w*)(\.tar\.gz|\.tgz|\.tar|\.zip)?", re.IGNORECASE)
+_NAME = re.compile(
+    r"(SN2_buildings_(train|test)\w*|AOI_\d_\w+_(Train|Test)\w*)(\.tar\.gz|\.tgz|\.tar|\.zip)?", re.IGNORECASE
+)
 _PART = re.compile(r"MUL|PAN")
 _IMAGE = re.compile(
     r"(?:.*/)?AOI_\d_\w+_(?P<part>Train|Test)\w*/(?P<kind>MUL|PAN)/"

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 
 from gfm_pipeline.errors import ItemError
-from gfm_pipeline.sensors import builtin_sensor
+from gfm_pipeline.sensors import SensorSpec, builtin_sensor
 from shard_builder.archives import ArchiveReader, MemberRef, kind_of
 from shard_builder.archives.parts import is_later_part
 from shard_builder.images import decode_tiff

@@ -143,9 +143,11 @@ def millionaid(folder: Path) -> Truth:
 
 from tests.make import bigearthnet as bigearthnet_archives  # noqa: E402  they use what is above
 from tests.make import folder as own_folder  # noqa: E402
+from tests.make import isprs  # noqa: E402
 from tests.make import pastis as pastis_archive  # noqa: E402
 from tests.make import scenes as own_scenes  # noqa: E402
 from tests.make import sen12mscr as sen12mscr_archives  # noqa: E402
+from tests.make import spacenet as spacenet_archives  # noqa: E402
 from tests.make import ssl4eo_s12 as ssl4eo_archives  # noqa: E402
 
 MAKERS: dict[str, Callable[[Path], Truth]] = {
@@ -153,6 +155,9 @@ MAKERS: dict[str, Callable[[Path], Truth]] = {
     "folder": own_folder.folder,
     "scenes": own_scenes.scenes,
     "pastis": pastis_archive.pastis,
+    "potsdam": isprs.potsdam,
+    "spacenet": spacenet_archives.spacenet,
+    "vaihingen": isprs.vaihingen,
     "ssl4eo_s12": ssl4eo_archives.ssl4eo_s12,
     "sen12ms": sen12ms,
     "sen12mscr": sen12mscr_archives.sen12mscr,
@@ -169,6 +174,9 @@ BREAKERS: dict[str, Callable[[Path], None]] = {
     "folder": own_folder.broken,
     "scenes": own_scenes.broken,
     "pastis": pastis_archive.broken,
+    "potsdam": isprs.broken_potsdam,
+    "spacenet": spacenet_archives.broken,
+    "vaihingen": isprs.broken_vaihingen,
     "sen12mscr": sen12mscr_archives.broken,
     "ssl4eo_s12": ssl4eo_archives.broken,
 }

@@ -85,8 +85,9 @@ def broken(folder: Path) -> None:
     band = tiff(np.ones((SIZE, SIZE), np.uint16))
     top = "BigEarthNet-v1.0"
     members = {f"{top}/{good}/{good}_B02.tif": band}
-    members |= {f"{top}/{damaged}/{damaged}_{name.replace('B', 'B0')[-3:]}.tif": band[:-40] for name in S2[:8]}
-    members |= {f"{top}/{damaged}/{damaged}_{name}.tif": band for name in ("B8A", "B09", "B11", "B12")}
+    files = [f"B{int(name[1:]):02d}" if name[1:].isdigit() else name for name in S2]
+    members |= {f"{top}/{damaged}/{damaged}_{name}.tif": band[:-40] for name in files}
+    members |= {f"{top}/{unknown}/{unknown}_{name}.tif": band for name in files}
     about = json.dumps({"labels": ["Moon dust"]}).encode()
     members[f"{top}/{unknown}/{unknown}_labels_metadata.json"] = about
     tar_gz(folder / "BigEarthNet-S2-v1.0.tar.gz", members)
