@@ -79,5 +79,5 @@ def test_the_published_layout(tmp_path: Path) -> None:
     report = build("sen12ms", LAYOUT, tmp_path / "out", on_error="skip", sensors=linear)
     assert report.manifest is not None
     assert report.manifest.num_samples == 8
-    assert {entry.sensors for entry in report.manifest.shards} == {("lc", "s1", "s2")}
+    assert {entry.sensors for entry in report.manifest.shards} == {("s1", "s2", "lc")}
     assert report.manifest.counts["samples_duplicate"] == 24

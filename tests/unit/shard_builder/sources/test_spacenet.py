@@ -20,8 +20,9 @@ def build(raw: Path, out: Path, **more: Any) -> BuildReport:
 
 
 def test_both_keep_their_own_pixels(tmp_path: Path) -> None:
-    make.spacenet(tmp_path)
-    report = build(tmp_path, tmp_path / "out")
+    (tmp_path / "raw").mkdir()
+    make.spacenet(tmp_path / "raw")
+    report = build(tmp_path / "raw", tmp_path / "out")
     metas = {key: meta for key, _, meta in read_with_public_libraries(tmp_path / "out")}
     assert metas["AOI_2_Vegas_train_img7"]["labels"] == {"split": "train", "city": "Vegas"}
     assert metas["AOI_3_Paris_test_img3"]["labels"] == {"split": "test", "city": "Paris"}
