@@ -15,11 +15,19 @@ from gfm_pipeline.shards.manifest import Sidecar, tar_path
 from gfm_pipeline.shards.sample import SampleRecord
 from gfm_pipeline.storage import Store
 
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+
 # No "crs" means longitude and latitude on WGS 84.
 GEO = {
     "version": "1.1.0",
     "primary_column": "geometry",
-    "columns": {"geometry": {"encoding": "WKB", "geometry_types": ["Polygon", "MultiPolygon"]}},
+    "columns": {
+        "geometry": {
+            "encoding": "WKB",
+            "geometry_types": ["Polygon", "MultiPolygon"],
+            "covering": {"bbox": {side: ["bbox", side] for side in _SIDES}},
+        }
+    },
 }
 
 SCHEMA = pa.schema(
@@ -32,6 +40,7 @@ SCHEMA = pa.schema(
         pa.field("crs", pa.string()),
         pa.field("labels", pa.string(), nullable=False),
         pa.field("geometry", pa.binary()),
+        pa.field("bbox", pa.struct([pa.field(side, pa.float64(), nullable=False) for side in _SIDES])),
     ],
     metadata={"geo": json.dumps(GEO)},
 )
@@ -77,7 +86,7 @@ def _table(shard: str, records: Sequence[SampleRecord]) -> pa.Table:
 
 def catalog_row(shard: str, record: SampleRecord) -> dict[str, object]:
     """Return the row of a sample, by column."""
-    polygon = shapely.Polygon(record.footprint) if record.footprint else None
+    geometry = _split_at_antimeridian(shapely.Polygon(record.footprint)) if record.footprint else None
     gsd = [sensor.gsd_m for sensor in record.sensors.values() if sensor.gsd_m is not None]
     return {
         "key": record.key,
@@ -87,7 +96,9 @@ def catalog_row(shard: str, record: SampleRecord) -> dict[str, object]:
         "dates": sorted({date for sensor in record.sensors.values() for date in sensor.dates}),
         "crs": record.crs,
         "labels": json.dumps(record.labels, sort_keys=True),
-        "geometry": shapely.to_wkb(_split_at_antimeridian(polygon)) if polygon is not None else None,
+        "geometry": shapely.to_wkb(geometry) if geometry is not None else None,
+        # Of a footprint on both sides of 180 degrees: all longitudes, so that a query by boxes misses nothing.
+        "bbox": dict(zip(_SIDES, geometry.bounds, strict=True)) if geometry is not None else None,
     }
 
 

@@ -80,4 +80,4 @@ def test_the_published_layout(tmp_path: Path) -> None:
     assert report.manifest is not None
     assert report.manifest.num_samples == 8
     assert {entry.sensors for entry in report.manifest.shards} == {("s1", "s2", "lc")}
-    assert report.manifest.counts["samples_duplicate"] == 24
+    assert sum("is that of" in row.reason for row in report.rejected) == 24
