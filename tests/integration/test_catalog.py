@@ -16,7 +16,7 @@ from shard_builder.build import build_collection
 from shard_builder.config import BuildConfig
 from tests.make.archives import tar_gz, tiff, utm
 
-WHERE = {1: (600000, 5400000, 32), 2: (650000, 5400000, 32), 3: (600000, 5000000, 33), 4: (719500, 5300000, 60)}
+WHERE = {1: (600000, 5400000, 32), 2: (650000, 5400000, 32), 3: (600000, 5000000, 33), 4: (723000, 5300000, 60)}
 """Upper left corners (x, y, UTM zone) by patch; the last one crosses 180 degrees."""
 REGION = (10.3, 48.6, 10.5, 48.8)
 """West, south, east, north: around the first patch alone."""
