@@ -75,8 +75,11 @@ def _moments(pixels: NDArray[np.generic]) -> tuple[float, float]:
     return mean, float(values.sum())
 
 
-_EXACT_PIXELS = 2**15
-"""So many squares of 16-bit integers sum to less than 2**53."""
+_EXACT_PIXELS = 2**13
+"""The squares of so many 16-bit integers sum to less than 2**53, and no BLAS starts threads for so few.
+
+Threads of a BLAS wait for each other in loops: with a process for every core they made a build three times slower.
+"""
 
 
 @lru_cache(maxsize=4)
