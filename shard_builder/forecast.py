@@ -14,7 +14,7 @@ from gfm_pipeline.errors import ItemError
 from gfm_pipeline.storage import LocalStore, Store, open_store
 from shard_builder.build import Event, Progress, plan_collection
 from shard_builder.config import BuildConfig, resolve_sensors
-from shard_builder.pack import pack
+from shard_builder.pack import Packer
 from shard_builder.plan import BuildPlan, load_rejected, load_task
 from shard_builder.report import describe_ignored, describe_unpaired
 from shard_builder.site import open_reader
@@ -90,6 +90,7 @@ def _try(
     source = make_source(config)
     specs = resolve_sensors(config, source.sensors)
     reader = open_reader(config, output, scratch)
+    packer = Packer(config, source, reader)
     shards = plan.tasks[:: max(1, len(plan.tasks) // TRIED)]
     each = max(1, TRIED // max(1, len(shards)))
     tried, size, seconds = 0, 0, 0.0
@@ -99,8 +100,8 @@ def _try(
                 started = time.perf_counter()
                 for sensor, planned in sample.rasters.items():
                     try:
-                        decoded = source.load(planned, specs[sensor], reader)
-                        size += len(pack(decoded, planned, specs[sensor], config.override(sensor)).data)
+                        decode = packer.decodes(sample.key)
+                        size += len(packer.pack(planned, specs[sensor], decode).data)
                     except ItemError as error:
                         problems.append(str(error))
                 seconds += time.perf_counter() - started

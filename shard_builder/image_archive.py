@@ -9,9 +9,9 @@ from typing import ClassVar
 from gfm_pipeline.errors import ArchiveError, ItemError
 from gfm_pipeline.sensors import SensorSpec, builtin_sensor
 from shard_builder.archives import ArchiveReader, MemberRef, kind_of
-from shard_builder.images import IMAGE_EXTENSIONS, extension_of, load_rgb, read_size, tile_windows
+from shard_builder.images import IMAGE_EXTENSIONS, extension_of, load_rgb, original_jpeg, read_size, tile_windows
 from shard_builder.planned import PlannedRaster
-from shard_builder.raster import Decoded
+from shard_builder.raster import Decoded, Original
 from shard_builder.source import InputView, Source
 
 
@@ -38,6 +38,10 @@ class ImageArchive(Source):
     def load(self, planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Decoded:
         """Return the 8-bit RGB raster of an image."""
         return load_rgb(planned, spec, files)
+
+    def original(self, planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Original | None:
+        """Return a whole RGB JPEG as it is."""
+        return original_jpeg(planned, files)
 
     def _is_mine(self, name: str, view: InputView) -> bool:
         return view.kind(name) is not None and (view.only is not None or bool(self.archive_names.match(name.lower())))

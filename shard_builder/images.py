@@ -22,7 +22,7 @@ from shard_builder.archives import ArchiveReader, MemberRef
 from shard_builder.config import BuildConfig
 from shard_builder.georeference import read_georeference
 from shard_builder.planned import PlannedRaster, Window
-from shard_builder.raster import Decoded, Facts, OpenRaster, WholeRaster
+from shard_builder.raster import Decoded, Facts, OpenRaster, Original, WholeRaster
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "tif", "tiff")
 MAX_PIXELS = 2**30
@@ -101,6 +101,23 @@ def load_rgb(planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> 
     return _load(planned, spec, files, decode_rgb)
 
 
+def original_jpeg(planned: PlannedRaster, files: ArchiveReader) -> Original | None:
+    """Return a whole JPEG of three bands as it is, its header and end checked; None for any other image.
+
+    Raises ItemError for one that is cut short.
+    """
+    if planned.window is not None or planned.grid is not None:
+        return None
+    (ref,) = planned.files
+    data = files.read(ref)
+    if image_format(data, ref) != "jpg":
+        return None
+    height, width = image_size(data, ref)
+    _check_end(data, ref)
+    with Image.open(io.BytesIO(data)) as image:
+        return Original("jpg", data, (3, height, width)) if image.mode == "RGB" else None
+
+
 def _load(
     planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader, decode: Callable[[bytes, MemberRef], Decoded]
 ) -> Decoded:
@@ -122,9 +139,8 @@ def decode_rgb(data: bytes, ref: MemberRef) -> Decoded:
     facts = Facts()
     if kind != "tif":
         image_size(data, ref)  # refuses what claims too much
-    if kind == "jpg" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-        # Decoders paint what is missing of a cut file grey. The marks of end and scan cannot occur inside a scan.
-        raise ItemError(f"{ref.source_file} is a JPEG that is cut short: its end mark is missing.")
+    if kind == "jpg":
+        _check_end(data, ref)
     try:
         if kind == "tif":
             image, facts = _decode_tiff(data, ref)
@@ -142,6 +158,12 @@ def decode_rgb(data: bytes, ref: MemberRef) -> Decoded:
     raster = np.ascontiguousarray(image.transpose(2, 0, 1))
     original = ("jpg", data) if kind == "jpg" and rule is None else None
     return Decoded(raster, replace(facts, rules=(rule,) if rule else ()), original)
+
+
+def _check_end(data: bytes, ref: MemberRef) -> None:
+    """Raise ItemError for a JPEG whose end is missing: decoders paint what is not there grey."""
+    if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):  # the marks of end and scan cannot occur inside a scan
+        raise ItemError(f"{ref.source_file} is a JPEG that is cut short: its end mark is missing.")
 
 
 def decode_tiff(data: bytes, ref: MemberRef) -> Decoded:

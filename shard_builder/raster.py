@@ -41,6 +41,16 @@ class Decoded:
     """[H,W], True where something was measured; None when the file carries no mask."""
 
 
+@dataclass(frozen=True)
+class Original:
+    """An image that is stored in the archive's own encoding without being decoded."""
+
+    extension: str
+    data: bytes
+    shape: tuple[int, int, int]
+    """[C,H,W]."""
+
+
 class OpenRaster(Protocol):
     """A raster of which parts can be read; it may be larger than memory."""
 

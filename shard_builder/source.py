@@ -22,7 +22,7 @@ from shard_builder.archives import ArchiveReader, Kind, Listing, MemberRef, kind
 from shard_builder.config import BuildConfig
 from shard_builder.images import load_tiff
 from shard_builder.planned import PlannedRaster
-from shard_builder.raster import Decoded
+from shard_builder.raster import Decoded, Original
 from shard_builder.scan import Ignored, Scan
 
 
@@ -150,6 +150,13 @@ class Source(ABC):
         Unless a source says otherwise, it is the one TIFF in `planned.files`, cut to its window.
         """
         return load_tiff(planned, spec, files)
+
+    def original(self, planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Original | None:
+        """Return the image of a planned sensor without decoding it, where its own encoding can be stored.
+
+        Raises ItemError where that shows without decoding that it is damaged.
+        """
+        return None
 
 
 SOURCES: Registry[type[Source]] = Registry("source", "shard_builder.sources")

@@ -33,10 +33,9 @@ from gfm_pipeline.storage.local import TEMPORARY_PREFIX
 from shard_builder.archives import ArchiveReader
 from shard_builder.catalog import dump_rows, rows_path
 from shard_builder.config import BuildConfig, resolve_sensors
-from shard_builder.pack import Packed, pack
+from shard_builder.pack import Packed, Packer
 from shard_builder.plan import ShardTask, load_task
 from shard_builder.planned import PlannedSample
-from shard_builder.radiometry import Pixels
 from shard_builder.source import make_source
 
 
@@ -57,7 +56,7 @@ class ShardWriter:
         self._config = config
         self._source = make_source(config)
         self._specs = resolve_sensors(config, self._source.sensors)
-        self._reader = reader
+        self._packer = Packer(config, self._source, reader)
         self._output = output
         local = output.local_path(SHARDS_PREFIX)
         self._folder = scratch if local is None else local  # a rename stays on one disk
@@ -94,13 +93,14 @@ class ShardWriter:
     def _add(self, shard: _ShardUnderWay, sample: PlannedSample) -> None:
         loaded: dict[str, Packed] = {}
         source_file = ""
+        decode = not shard.entries or self._packer.decodes(sample.key)  # a shard without statistics would be of no use
         try:
             for name, planned in sample.rasters.items():
                 source_file = planned.source_file
-                spec, override = self._specs[name], self._config.override(name)
-                packed = pack(self._source.load(planned, spec, self._reader), planned, spec, override)
-                if packed.pixels.nodata_share > self._config.max_nodata:
-                    shard.leave_out(sample, source_file, *self._too_empty(name, packed.pixels))
+                spec = self._specs[name]
+                packed = self._packer.pack(planned, spec, decode)
+                if (packed.nodata_share or 0.0) > self._config.max_nodata:
+                    shard.leave_out(sample, source_file, *self._too_empty(name, packed.nodata_share))
                     return
                 loaded[name] = packed
             _check_one_place(sample, loaded)
@@ -111,8 +111,8 @@ class ShardWriter:
             return
         shard.add(sample, loaded)
 
-    def _too_empty(self, name: str, pixels: Pixels) -> tuple[str, str]:
-        reason = f"{pixels.nodata_share:.0%} of {name} was not measured"
+    def _too_empty(self, name: str, share: float | None) -> tuple[str, str]:
+        reason = f"{share:.0%} of {name} was not measured"
         return reason, f"max_nodata={self._config.max_nodata:g}"
 
 
@@ -140,6 +140,9 @@ class _ShardUnderWay:
         members = {f"{sensor}.{item.extension}": item.data for sensor, item in loaded.items()}
         for sensor, item in loaded.items():
             pixels = item.pixels
+            if pixels is None:
+                self._rules[f"{sensor}: kept undecoded, not in the statistics"] += 1
+                continue
             self._rules.update(pixels.rules)
             measured = stats.measure(pixels.raster, self._specs[sensor].bands, pixels.measured)
             self._statistics[sensor] = stats.merge([part for part in (self._statistics[sensor], measured) if part])
@@ -155,7 +158,7 @@ class _ShardUnderWay:
                     sensor: RasterMember(
                         **written[f"{sensor}.{item.extension}"].model_dump(),
                         dtype=item.dtype,
-                        shape=item.pixels.raster.shape,
+                        shape=item.shape,
                     )
                     for sensor, item in loaded.items()
                 },
@@ -183,29 +186,29 @@ def _sync(file: IO[bytes]) -> None:
 
 
 def _record(sample: PlannedSample, loaded: Mapping[str, Packed], specs: Mapping[str, SensorSpec]) -> SampleRecord:
-    place = next((item.decoded for item in loaded.values() if item.decoded.facts.georeference), None)
+    place = next((item for item in loaded.values() if item.facts.georeference), None)
     georeference = place.facts.georeference if place else None
     return SampleRecord(
         key=sample.key,
         sensors={sensor: _sensor_record(sample, sensor, item, specs[sensor]) for sensor, item in loaded.items()},
         crs=georeference.crs if georeference else None,
         transform=georeference.transform if georeference else None,
-        footprint=georeference.footprint(*place.raster.shape[-2:]) if georeference and place else None,
+        footprint=georeference.footprint(*place.shape[-2:]) if georeference and place else None,
         labels=sample.labels,
     )
 
 
 def _sensor_record(sample: PlannedSample, sensor: str, item: Packed, spec: SensorSpec) -> SensorRecord:
-    planned, place = sample.rasters[sensor], item.decoded.facts.georeference
+    planned, place = sample.rasters[sensor], item.facts.georeference
     return SensorRecord(
         bands=spec.bands,
-        shape=item.pixels.raster.shape,
+        shape=item.shape,
         dtype=item.dtype,
         codec=item.extension,
         gsd_m=(place.gsd_m if place else None) or spec.gsd_m,
         dates=planned.dates,
         step=spec.quantised.step if spec.quantised else None,
-        nodata_share=round(item.pixels.nodata_share, 6),
+        nodata_share=None if item.nodata_share is None else round(item.nodata_share, 6),
         source_file=planned.source_file,
         window=planned.window,
     )
@@ -213,8 +216,8 @@ def _sensor_record(sample: PlannedSample, sensor: str, item: Packed, spec: Senso
 
 def _check_one_place(sample: PlannedSample, loaded: Mapping[str, Packed]) -> None:
     """Raise ItemError when the tags of a sample's sensors say that they lie apart."""
-    placed = [(name, item.decoded, item.decoded.facts.georeference) for name, item in loaded.items()]
-    known = [(name, item.raster.shape[-2:], place) for name, item, place in placed if place]
+    placed = [(name, (item.shape[-2], item.shape[-1]), item.facts.georeference) for name, item in loaded.items()]
+    known = [(name, size, place) for name, size, place in placed if place]
     for name, size, place in known[1:]:
         first, home_size, home = known[0]
         if not home.lies_with(home_size, place, size):

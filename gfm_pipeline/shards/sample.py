@@ -30,8 +30,9 @@ class SensorRecord(StrictModel):
     step: float | None = None
     """Of a quantised sensor: pixel = step * stored, and -32768 means not measured. None: pixels are stored as they
     are."""
-    nodata_share: float = 0.0
-    """Share of the pixels that were not measured: the sensor's nodata value, or NaN."""
+    nodata_share: float | None = 0.0
+    """Share of the pixels that were not measured: the sensor's nodata value, or NaN. None: the build kept the archive's
+    bytes without decoding them, and its statistics leave the pixels out."""
     source_file: str
     """Archive and member the pixels were read from, as "archive.tar.gz!folder/member.tif"."""
     window: tuple[int, int, int, int] | None = None

@@ -16,6 +16,7 @@ NOTES = (
     "Times begin when a process has imported what it needs; the builder's two processes are started within them.",
     "tar cf copies the input as it is. ShardWriter (webdataset, 1 process) reads, decodes and encodes like the builder",
     "and writes the same encoded bytes, RGB unread, without its checksums, statistics, records, catalog and checks.",
+    "decode: sample decodes one in 16 of the images that are stored as they are; with 1 and 2 processes.",
 )
 _TAR, _RIVAL = "tar cf", "ShardWriter"
 

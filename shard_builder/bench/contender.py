@@ -23,21 +23,26 @@ from gfm_pipeline.shards import codec
 from shard_builder.archives.member import MemberRef
 from shard_builder.bench.stopwatch import Stopwatch
 from shard_builder.build import build_collection
+from shard_builder.catalog import dump_rows
 from shard_builder.config import BuildConfig
 from shard_builder.images import decode_tiff
 from shard_builder.pack import DEFAULT_CODEC
+
+Kind = Literal["builder", "profile", "tar", "shardwriter"]
 
 
 class Task(StrictModel):
     """One thing to run."""
 
-    contender: Literal["builder", "profile", "tar", "shardwriter"]
+    contender: Kind
     workers: int
     source: Literal["sen12ms", "millionaid"]
     input: str
     output: str
     """A folder that is not there yet."""
     max_samples: int
+    decode: Literal["all", "sample"] = "all"
+    """What the builder decodes of images that it stores as they are."""
 
 
 class Timing(StrictModel):
@@ -94,8 +99,14 @@ def measure(task: Task) -> Timing:
 
 def _build(task: Task) -> Callable[[], int]:
     config = BuildConfig(
-        source=task.source, input=task.input, output=task.output, workers=task.workers, max_samples=task.max_samples
+        source=task.source,
+        input=task.input,
+        output=task.output,
+        workers=task.workers,
+        max_samples=task.max_samples,
+        decode=task.decode,
     )
+    dump_rows("warm", [])  # imports what it needs
 
     def build() -> int:
         manifest = build_collection(config, "build", lambda event: None).manifest

@@ -8,20 +8,32 @@ import shutil
 import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Literal
 
 from gfm_pipeline.config import StrictModel
-from shard_builder.bench.contender import Task, Timing, run
+from shard_builder.bench.contender import Kind, Task, Timing, run
 from shard_builder.bench.raw import Raw
 
 SHARDS = 16
 """Shards of a build, so that two processes have work to the end."""
-CONTENDERS = {
-    "tar cf": ("tar", 1),
-    "ShardWriter": ("shardwriter", 1),
-    "builder, 1 process": ("builder", 1),
-    "builder, 2 processes": ("builder", 2),
+Decode = Literal["all", "sample"]
+CONTENDERS: dict[str, tuple[Kind, int, Decode]] = {
+    "tar cf": ("tar", 1, "all"),
+    "ShardWriter": ("shardwriter", 1, "all"),
+    "builder, 1 process": ("builder", 1, "all"),
+    "builder, 2 processes": ("builder", 2, "all"),
 }
+UNDECODED: dict[str, tuple[Kind, int, Decode]] = {
+    "decode: sample, 1": ("builder", 1, "sample"),
+    "decode: sample, 2": ("builder", 2, "sample"),
+}
+"""More of them where images are stored as they are."""
 PROFILE = "profile"
+
+
+def contenders(raw: Raw) -> dict[str, tuple[Kind, int, Decode]]:
+    """Return what is run on an input: what, with how many processes, decoding how much."""
+    return CONTENDERS | (UNDECODED if raw.source == "millionaid" else {}) | {PROFILE: ("profile", 1, "all")}
 
 
 class Score(StrictModel):
@@ -68,7 +80,7 @@ def race(
     gone before the next. The inputs are in the page cache, as far as it holds them.
     """
     raws = list(raws)
-    jobs = [(raw, name) for raw in raws for name in (*CONTENDERS, PROFILE) for _ in range(repeats)]
+    jobs = [(raw, name) for raw in raws for name in contenders(raw) for _ in range(repeats)]
     random.Random(seed).shuffle(jobs)
     sizes = {raw.name: _read_all(folder / raw.name) for raw in raws}
     found: dict[tuple[str, str], list[Timing]] = {}
@@ -76,7 +88,7 @@ def race(
         progress(done, len(jobs))
         output = scratch / "output"
         os.sync()
-        kind, workers = CONTENDERS.get(name, (PROFILE, 1))
+        kind, workers, decode = contenders(raw)[name]
         task = Task(
             contender=kind,
             workers=workers,
@@ -84,6 +96,7 @@ def race(
             input=str(folder / raw.name),
             output=str(output),
             max_samples=-(-raw.places // SHARDS),
+            decode=decode,
         )
         try:
             found.setdefault((raw.name, name), []).append(run(task))
@@ -93,7 +106,7 @@ def race(
     return [
         Score(input=raw.name, contender=name, samples=raw.places, raw_bytes=sizes[raw.name], runs=tuple(runs))
         for raw in raws
-        for name in (*CONTENDERS, PROFILE)
+        for name in contenders(raw)
         if (runs := found[raw.name, name])
     ]
 

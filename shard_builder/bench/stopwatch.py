@@ -21,6 +21,7 @@ SEAMS: tuple[tuple[str, str, str], ...] = (
     ("read", "shard_builder.archives.reader", "list_zip"),
     ("decode", "shard_builder.images", "decode_tiff"),
     ("decode", "shard_builder.images", "decode_rgb"),
+    ("check", "shard_builder.image_archive", "original_jpeg"),
     ("check", "shard_builder.pack", "prepare"),
     ("check", "shard_builder.write", "_check_one_place"),
     ("encode", "gfm_pipeline.shards.codec", "encode"),

@@ -209,6 +209,8 @@ class _TarCheck:
         if checked.record is not None:
             self.records[sample.key] = checked.record
         for name, raster in checked.rasters.items():
+            if checked.record is not None and checked.record.sensors[name].nodata_share is None:
+                continue  # kept undecoded: the build's statistics leave it out
             if name in self._specs and raster.shape[-3] == len(self._specs[name].bands):
                 spec = self._specs[name]
                 measured = measure(raster, spec.bands, valid_pixels(raster, spec))
