@@ -57,14 +57,19 @@ def image_format(data: bytes, ref: MemberRef) -> str:
 
 def image_size(data: bytes, ref: MemberRef) -> tuple[int, int]:
     """Return (height, width) from an image's header; raise ItemError when there is none, or one of a bomb."""
+    return _header(data, ref)[:2]
+
+
+def _header(data: bytes, ref: MemberRef) -> tuple[int, int, str]:
+    """Return (height, width, Pillow's word for the bands; "" for a TIFF)."""
     kind = image_format(data, ref)
     try:
-        height, width = _tiff_size(data) if kind == "tif" else _pillow_size(data)
+        height, width, mode = _tiff_header(data) if kind == "tif" else _pillow_header(data)
     except Exception as error:  # every library raises its own types for bytes that are no image
         raise ItemError(f"{ref.source_file} is no readable image: {_reason(error)}") from error
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
         raise ItemError(f"{ref.source_file} claims {height} x {width} pixels, expected at most {MAX_PIXELS} in all.")
-    return height, width
+    return height, width, mode
 
 
 def read_size(ref: MemberRef, files: ArchiveReader) -> tuple[int, int]:
@@ -78,17 +83,17 @@ def read_size(ref: MemberRef, files: ArchiveReader) -> tuple[int, int]:
     return image_size(files.read(ref), ref)
 
 
-def _tiff_size(data: bytes) -> tuple[int, int]:
+def _tiff_header(data: bytes) -> tuple[int, int, str]:
     with tifffile.TiffFile(io.BytesIO(data)) as tif:
         page = tif.pages.first
-        return int(page.imagelength), int(page.imagewidth)
+        return int(page.imagelength), int(page.imagewidth), ""
 
 
-def _pillow_size(data: bytes) -> tuple[int, int]:
+def _pillow_header(data: bytes) -> tuple[int, int, str]:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(io.BytesIO(data)) as image:
-            return image.height, image.width
+            return image.height, image.width, image.mode
 
 
 def load_tiff(planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Decoded:
@@ -112,10 +117,9 @@ def original_jpeg(planned: PlannedRaster, files: ArchiveReader) -> Original | No
     data = files.read(ref)
     if image_format(data, ref) != "jpg":
         return None
-    height, width = image_size(data, ref)
+    height, width, mode = _header(data, ref)
     _check_end(data, ref)
-    with Image.open(io.BytesIO(data)) as image:
-        return Original("jpg", data, (3, height, width)) if image.mode == "RGB" else None
+    return Original("jpg", data, (3, height, width)) if mode == "RGB" else None
 
 
 def _load(

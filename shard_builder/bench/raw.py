@@ -35,9 +35,9 @@ class Raw(StrictModel):
 
 
 def inputs(places: int, rendered: int) -> tuple[Raw, ...]:
-    """Return the inputs of a bench with so many SEN12MS places; twice as many RGB images."""
+    """Return the inputs of a bench with so many SEN12MS places, and 16 times as many RGB images: about as many bytes."""
     pairs = {"source": "sen12ms", "places": places, "rendered": min(places, rendered), "tile_px": 256}
-    images = {"source": "millionaid", "places": 2 * places, "rendered": min(2 * places, rendered), "tile_px": 512}
+    images = {"source": "millionaid", "places": 16 * places, "rendered": min(16 * places, rendered), "tile_px": 512}
     return tuple(
         Raw.model_validate({"name": name, "packed": packed, **described})
         for name, packed, described in (

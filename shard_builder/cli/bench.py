@@ -16,7 +16,7 @@ import click
     "--out", type=click.Path(path_type=Path), help="Folder to work in; keeps the input. Temporary if not set."
 )
 @click.option("--places", type=click.IntRange(16, 100_000), default=512, show_default=True, help="SEN12MS-like pairs.")
-@click.option("--repeats", type=click.IntRange(1, 99), default=5, show_default=True, help="Runs of every contender.")
+@click.option("--repeats", type=click.IntRange(1, 99), default=3, show_default=True, help="Runs of every contender.")
 @click.option("--quick", is_flag=True, help="16 places, one run each: shows that it works, not how fast it is.")
 @click.option("--memory", is_flag=True, help="Measure peak memory of builds of 1,000 and 20,000 places instead.")
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write all that was measured to this file.")
