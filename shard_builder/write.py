@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from gfm_pipeline.errors import ItemError, StorageError
+from gfm_pipeline.errors import ItemError, ShardError, StorageError
 from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.shards import SHARDS_PREFIX, stats
 from gfm_pipeline.shards.manifest import (
@@ -34,7 +34,7 @@ from shard_builder.archives import ArchiveReader
 from shard_builder.catalog import dump_rows, rows_path
 from shard_builder.config import BuildConfig, resolve_sensors
 from shard_builder.pack import Packed, Packer
-from shard_builder.plan import ShardTask, load_task
+from shard_builder.plan import PLAN_PATH, ShardTask, load_task
 from shard_builder.planned import PlannedSample
 from shard_builder.source import make_source
 
@@ -75,6 +75,7 @@ class ShardWriter:
                         self._add(shard, sample)
                     size, sha256 = shard.tar.close()
                     _sync(file)
+                self._check_wanted(name)
                 temporary.chmod(0o644)
                 self._output.put_file(tar_path(task.name), temporary)
             finally:
@@ -89,6 +90,11 @@ class ShardWriter:
         self._output.put(rows_path(task.name), dump_rows(task.name, shard.records))
         self._output.put(sidecar_path(task.name), dump_document(shard.sidecar(size, sha256)))
         return TaskResult(task.name, len(shard.entries), size, len(shard.rejected))
+
+    def _check_wanted(self, name: str) -> None:
+        """Raise ShardError in a process that has outlived its build: another one has finished the collection."""
+        if not self._output.exists(PLAN_PATH):
+            raise ShardError(f"shard {name} is not wanted any more: the build of {self._output.url} is over.")
 
     def _add(self, shard: _ShardUnderWay, sample: PlannedSample) -> None:
         loaded: dict[str, Packed] = {}
