@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from pyproj import Transformer
 
 from gfm_pipeline.errors import ItemError
 from shard_builder.archives import MemberRef
-from shard_builder.georeference import Georeference
+from shard_builder.georeference import Georeference, to_pixels
 from shard_builder.planned import Window
 
 EDGE_POINTS = 21
@@ -123,16 +121,4 @@ def _between(first: NDArray[np.float64], last: NDArray[np.float64]) -> tuple[flo
 def _to_pixels(
     rows: NDArray[np.float64], columns: NDArray[np.float64], scene: Scene, home: Scene
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return positions in pixels of `scene` as positions in pixels of `home`."""
-    a, b, c, d, e, f = scene.place.transform
-    x, y = a * columns + b * rows + c, d * columns + e * rows + f
-    if scene.place.crs != home.place.crs:
-        x, y = _transformer(scene.place.crs, home.place.crs).transform(x, y)
-    a, b, c, d, e, f = home.place.transform
-    scale = a * e - b * d
-    return (a * (y - f) - d * (x - c)) / scale, (e * (x - c) - b * (y - f)) / scale
-
-
-@lru_cache(maxsize=16)
-def _transformer(source: str, target: str) -> Transformer:
-    return Transformer.from_crs(source, target, always_xy=True)
+    return to_pixels(rows, columns, scene.place, home.place)
