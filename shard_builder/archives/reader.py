@@ -148,8 +148,9 @@ class ArchiveReader:
 
     def _drop(self, slot: str) -> None:
         _, kept = self._kept.pop(slot, (None, None))
-        if hasattr(kept, "close"):
-            kept.close()
+        close = getattr(kept, "close", None)
+        if close is not None:
+            close()
 
     def _is_folder(self, relative: str) -> bool:
         local = self._store.local_path(relative)
