@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pyproj import Transformer
 from pyproj.exceptions import ProjError
 
@@ -47,7 +49,7 @@ class Georeference:
         corners = [(0, height), (width, height), (width, 0), (0, 0)]
         points = [(a * x + b * y + c, d * x + e * y + f) for x, y in corners]
         try:
-            to_wgs84 = _transformer(self.crs)
+            to_wgs84 = _transformer(self.crs, "OGC:CRS84")
             placed = tuple(to_wgs84.transform(x, y) for x, y in points)
         except ProjError:
             return None
@@ -59,6 +61,23 @@ class Georeference:
     def gsd_m(self) -> float | None:
         """Pixel size in metres for a projected system; None for a geographic one."""
         return abs(self.transform[0]) if _is_projected(self.crs) else None
+
+
+def to_pixels(
+    rows: NDArray[np.float64], columns: NDArray[np.float64], place: Georeference, other: Georeference
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return positions (rows, columns) in pixels of a raster at `place` as positions in pixels of one at `other`.
+
+    (0, 0) is the upper left corner of a raster. What PROJ cannot place is infinite.
+    """
+    a, b, c, d, e, f = place.transform
+    x, y = a * columns + b * rows + c, d * columns + e * rows + f
+    if place.crs != other.crs:
+        x, y = _transformer(place.crs, other.crs).transform(x, y)
+    a, b, c, d, e, f = other.transform
+    scale = a * e - b * d
+    with np.errstate(invalid="ignore"):  # what is infinite may become NaN
+        return (a * (y - f) - d * (x - c)) / scale, (e * (x - c) - b * (y - f)) / scale
 
 
 def read_georeference(page: Any) -> Georeference | None:
@@ -89,8 +108,8 @@ def _transform(tags: dict[str, Any]) -> Affine | None:
 
 
 @lru_cache(maxsize=64)
-def _transformer(crs: str) -> Transformer:
-    return Transformer.from_crs(crs, "OGC:CRS84", always_xy=True)
+def _transformer(source: str, target: str) -> Transformer:
+    return Transformer.from_crs(source, target, always_xy=True)
 
 
 @lru_cache(maxsize=64)

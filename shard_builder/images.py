@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import io
-import logging
-import math
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -20,16 +16,17 @@ from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.shards.codec import Raster
 from shard_builder.archives import ArchiveReader, MemberRef
 from shard_builder.config import BuildConfig
-from shard_builder.georeference import read_georeference
 from shard_builder.planned import PlannedRaster, Window
 from shard_builder.raster import Decoded, Facts, OpenRaster, Original, WholeRaster
+from shard_builder.resample import resample
+from shard_builder.tiff import MAX_PIXELS, TiffImage, read_header, reason_of
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "tif", "tiff")
-MAX_PIXELS = 2**30
-"""A header that claims more is refused before anything is decoded. The largest of MillionAID have 31672 x 31672."""
-
 HEAD_BYTES = 2**16
 """What the size of an image is usually found in."""
+WHOLE_BYTES = 2**26
+"""A TIFF with more bytes of pixels is cut to tiles by windows, a smaller one is decoded once and kept. A file with more
+bytes is not read into memory."""
 
 
 def extension_of(name: str) -> str:
@@ -38,11 +35,6 @@ def extension_of(name: str) -> str:
 
 
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-# Without a handler, what tifffile says of damaged tags goes to stderr beside the error that it leads to.
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
-
-_PHOTOMETRIC = {tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR, tifffile.PHOTOMETRIC.MINISBLACK}
-"""The numbers of the others (a palette, ink, inverted grey) are no intensities of bands."""
 
 _MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG": "png", b"II*\0": "tif", b"MM\0*": "tif", b"II+\0": "tif", b"MM\0+": "tif"}
 
@@ -66,7 +58,7 @@ def _header(data: bytes, ref: MemberRef) -> tuple[int, int, str]:
     try:
         height, width, mode = _tiff_header(data) if kind == "tif" else _pillow_header(data)
     except Exception as error:  # every library raises its own types for bytes that are no image
-        raise ItemError(f"{ref.source_file} is no readable image: {_reason(error)}") from error
+        raise ItemError(f"{ref.source_file} is no readable image: {reason_of(error)}") from error
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
         raise ItemError(f"{ref.source_file} claims {height} x {width} pixels, expected at most {MAX_PIXELS} in all.")
     return height, width, mode
@@ -78,8 +70,9 @@ def read_size(ref: MemberRef, files: ArchiveReader) -> tuple[int, int]:
         head = files.head(ref, HEAD_BYTES)
         try:
             return image_size(head, ref)
-        except ItemError:  # a long comment, or a TIFF whose directory comes last
-            pass
+        except ItemError:  # a long comment, a TIFF whose directory comes last, or one for windows
+            if image_format(head, ref) == "tif":
+                return read_header(ref, files)[:2]
     return image_size(files.read(ref), ref)
 
 
@@ -98,12 +91,12 @@ def _pillow_header(data: bytes) -> tuple[int, int, str]:
 
 def load_tiff(planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Decoded:
     """Return the TIFF of a planned sensor, whatever its bands, cut to its window; raise ItemError for none."""
-    return _load(planned, spec, files, decode_tiff)
+    return _load(planned, spec, files, rgb=False)
 
 
 def load_rgb(planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Decoded:
     """Return the image of a planned sensor as 8-bit RGB, cut to its window; raise ItemError for none."""
-    return _load(planned, spec, files, decode_rgb)
+    return _load(planned, spec, files, rgb=True)
 
 
 def original_jpeg(planned: PlannedRaster, files: ArchiveReader) -> Original | None:
@@ -122,16 +115,46 @@ def original_jpeg(planned: PlannedRaster, files: ArchiveReader) -> Original | No
     return Original("jpg", data, (3, height, width)) if mode == "RGB" else None
 
 
-def _load(
-    planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader, decode: Callable[[bytes, MemberRef], Decoded]
-) -> Decoded:
+def _load(planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader, rgb: bool) -> Decoded:
     (ref,) = planned.files
+    if planned.window is None and planned.grid is None:
+        return (decode_rgb if rgb else decode_tiff)(files.read(ref), ref)
+    opened: OpenRaster = files.keep(spec.name, ref, lambda ref: _open(ref, files, rgb))
     if planned.grid is not None:
-        raise ItemError(f"{ref.source_file} lies on another grid than its sample, and rasters are not resampled yet.")
-    if planned.window is None:
-        return decode(files.read(ref), ref)
-    opened: OpenRaster = files.keep(spec.name, ref, lambda ref: WholeRaster(decode(files.read(ref), ref)))
+        return resample(opened, planned, spec)
+    assert planned.window is not None
     return opened.read(planned.window)
+
+
+def _open(ref: MemberRef, files: ArchiveReader, rgb: bool) -> OpenRaster:
+    """Open an image to be read by windows: in memory where it is small or no TIFF."""
+    if ref.size > WHOLE_BYTES and image_format(files.head(ref, 8), ref) == "tif":
+        return TiffWindows(TiffImage(files.open(ref), ref.size, ref), rgb)
+    data = files.read(ref)
+    if image_format(data, ref) == "tif":
+        tiff = TiffImage(io.BytesIO(data), len(data), ref)
+        if tiff.nbytes > WHOLE_BYTES:
+            return TiffWindows(tiff, rgb)
+    return WholeRaster((decode_rgb if rgb else decode_tiff)(data, ref))
+
+
+class TiffWindows:
+    """A TIFF of which parts are read, with the rules of `decode_rgb` or those of `decode_tiff`."""
+
+    def __init__(self, tiff: TiffImage, rgb: bool) -> None:
+        self._tiff = tiff
+        self._finish = _as_rgb if rgb else _as_bands
+        self.shape = tiff.shape
+        self.dtype = tiff.dtype
+        self.facts = tiff.facts
+
+    def read(self, window: Window) -> Decoded:
+        """Return the part inside `window`; raise ItemError when it is damaged."""
+        return self._finish(self._tiff.read(window), self.facts.at(*window[:2]), self._tiff.ref)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._tiff.close()
 
 
 def decode_rgb(data: bytes, ref: MemberRef) -> Decoded:
@@ -140,28 +163,19 @@ def decode_rgb(data: bytes, ref: MemberRef) -> Decoded:
     Stated rules: an alpha channel is dropped, a grey image repeated to three bands. Anything else is an ItemError.
     """
     kind = image_format(data, ref)
-    facts = Facts()
     if kind != "tif":
         image_size(data, ref)  # refuses what claims too much
     if kind == "jpg":
         _check_end(data, ref)
+    if kind == "tif":
+        tiff = TiffImage(io.BytesIO(data), len(data), ref)
+        return _as_rgb(tiff.whole(), tiff.facts, ref)
     try:
-        if kind == "tif":
-            image, facts = _decode_tiff(data, ref)
-        elif kind == "png":
-            image = imagecodecs.png_decode(data)
-        else:
-            image = imagecodecs.jpeg8_decode(data)
-    except ItemError:
-        raise
+        image = imagecodecs.png_decode(data) if kind == "png" else imagecodecs.jpeg8_decode(data)
     except Exception as error:
-        raise ItemError(f"{ref.source_file} cannot be decoded: {_reason(error)}") from error
-    if image.dtype != np.uint8:
-        raise ItemError(f"{ref.source_file} has {image.dtype} pixels, expected 8-bit RGB.")
-    image, rule = _three_bands(image, kind, ref)
-    raster = np.ascontiguousarray(image.transpose(2, 0, 1))
-    original = ("jpg", data) if kind == "jpg" and rule is None else None
-    return Decoded(raster, replace(facts, rules=(rule,) if rule else ()), original)
+        raise ItemError(f"{ref.source_file} cannot be decoded: {reason_of(error)}") from error
+    decoded = _as_rgb(image, Facts(), ref, kind)
+    return replace(decoded, original=("jpg", data)) if kind == "jpg" and not decoded.facts.rules else decoded
 
 
 def _check_end(data: bytes, ref: MemberRef) -> None:
@@ -172,13 +186,8 @@ def _check_end(data: bytes, ref: MemberRef) -> None:
 
 def decode_tiff(data: bytes, ref: MemberRef) -> Decoded:
     """Return the raster [C,H,W] of a TIFF with its bands last, first or alone."""
-    try:
-        image, facts = _decode_tiff(data, ref)
-    except ItemError:
-        raise
-    except Exception as error:
-        raise ItemError(f"{ref.source_file} cannot be decoded: {_reason(error)}") from error
-    return Decoded(np.ascontiguousarray(image.transpose(2, 0, 1)), facts)
+    tiff = TiffImage(io.BytesIO(data), len(data), ref)
+    return _as_bands(tiff.whole(), tiff.facts, ref)
 
 
 def tile_windows(height: int, width: int, config: BuildConfig) -> list[Window]:
@@ -202,39 +211,15 @@ def _starts(length: int, config: BuildConfig) -> list[int]:
     return starts
 
 
-def _decode_tiff(data: bytes, ref: MemberRef) -> tuple[Raster, Facts]:
-    """Return the image [H,W,C] of the first page and what its tags say."""
-    with tifffile.TiffFile(io.BytesIO(data)) as tif:
-        page = tif.pages.first
-        pixels = math.prod(page.shape)
-        if page.dtype is None or page.axes not in ("YX", "YXS", "SYX"):
-            raise ItemError(f"{ref.source_file} has axes {page.axes or 'of no size'}, expected rows, columns, bands.")
-        if pixels > 4 * MAX_PIXELS or pixels * page.dtype.itemsize > 4096 * len(data):
-            raise ItemError(f"{ref.source_file} claims {page.shape} pixels in {len(data)} bytes: refused as a bomb.")
-        if page.photometric not in _PHOTOMETRIC:
-            raise ItemError(
-                f"{ref.source_file} is a TIFF of photometric {page.photometric.name}, "
-                "expected RGB, YCBCR or MINISBLACK."
-            )
-        if 0 in page.databytecounts:
-            raise ItemError(f"{ref.source_file} has strips or tiles without data, expected pixels everywhere.")
-        image = page.asarray(maxworkers=1)
-        if image.shape != page.shape or not image.size:
-            raise ItemError(f"{ref.source_file} claims {page.shape} pixels and holds {image.shape}.")
-        if image.ndim == 2:
-            image = image[..., None]
-        elif page.axes.startswith("S"):  # bands stored one after another
-            image = image.transpose(1, 2, 0)
-        return image, Facts(read_georeference(page), _declared_nodata(page))
+def _as_bands(image: Raster, facts: Facts, ref: MemberRef) -> Decoded:
+    return Decoded(np.ascontiguousarray(image.transpose(2, 0, 1)), facts)
 
 
-def _declared_nodata(page: Any) -> float | None:
-    """Return the number in GDAL's tag for pixels without data, or None."""
-    tag = page.tags.get("GDAL_NODATA")
-    try:
-        return float(str(tag.value).strip("\0 ")) if tag is not None else None
-    except ValueError:
-        return None
+def _as_rgb(image: Raster, facts: Facts, ref: MemberRef, kind: str = "tif") -> Decoded:
+    if image.dtype != np.uint8:
+        raise ItemError(f"{ref.source_file} has {image.dtype} pixels, expected 8-bit RGB.")
+    image, rule = _three_bands(image, kind, ref)
+    return Decoded(np.ascontiguousarray(image.transpose(2, 0, 1)), replace(facts, rules=(rule,) if rule else ()))
 
 
 def _three_bands(image: Raster, kind: str, ref: MemberRef) -> tuple[Raster, str | None]:
@@ -248,7 +233,3 @@ def _three_bands(image: Raster, kind: str, ref: MemberRef) -> tuple[Raster, str 
     if bands in (1, 2):
         return np.repeat(image[..., :1], 3, axis=2), "grey repeated to three bands"
     raise ItemError(f"{ref.source_file} has {bands} bands, expected RGB, RGBA or grey.")
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -128,21 +128,29 @@ class ArchiveReader:
         return spilled
 
     def keep(self, slot: str, ref: MemberRef, make: Callable[[MemberRef], T]) -> T:
-        """Return what `make` makes of a member. The last one of a slot is kept: tiles of an image follow each other."""
-        kept = self._kept.get(slot)
-        if kept is None or kept[0] != ref:
-            del kept
-            self._kept.pop(slot, None)  # before the next one is opened: it may be gigabytes
+        """Return what `make` makes of a member. The last one of a slot is kept: tiles of an image follow each other.
+
+        What has a `close` is closed when the next one of its slot is asked for.
+        """
+        if slot not in self._kept or self._kept[slot][0] != ref:
+            self._drop(slot)  # before the next one is opened: it may be gigabytes
             self._kept[slot] = ref, make(ref)
         found: T = self._kept[slot][1]
         return found
 
     def close(self) -> None:
-        """Close all archives."""
-        self._kept.clear()
+        """Close all archives, and what is kept of them."""
+        for slot in list(self._kept):
+            self._drop(slot)
         for file in self._open.values():
             file.close()
         self._open.clear()
+
+    def _drop(self, slot: str) -> None:
+        _, kept = self._kept.pop(slot, (None, None))
+        close = getattr(kept, "close", None)
+        if close is not None:
+            close()
 
     def _is_folder(self, relative: str) -> bool:
         local = self._store.local_path(relative)
@@ -189,7 +197,7 @@ class ArchiveReader:
         name = (ref.archive, ref.within.offset if ref.within else -1)
         if name not in self._open:
             while len(self._open) >= OPEN_ARCHIVES:
-                self._open.pop(next(iter(self._open))).close()
+                self._open.pop(next(iter(self._open)))  # closed with the last member that is read from it
             file = self._file(ref)
             self._open[name] = self._gunzipped(ref, file) if ref.kind == "tar.gz" else file
         return self._open[name]

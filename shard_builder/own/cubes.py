@@ -13,13 +13,13 @@ from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.shards.codec import Raster
 from shard_builder.archives import ArchiveReader, MemberRef
 from shard_builder.georeference import Georeference
-from shard_builder.images import MAX_PIXELS
 from shard_builder.own.cf import declared_nodata, grid_of, read_dates, unsigned
 from shard_builder.own.npy import native
 from shard_builder.own.sensor import OwnSensor
 from shard_builder.own.zarr_store import is_zarr, open_zarr
 from shard_builder.planned import Window
 from shard_builder.raster import Decoded, Facts
+from shard_builder.tiff import MAX_PIXELS
 
 HDF5_EXTENSIONS = (".h5", ".hdf5", ".he5", ".nc", ".nc4")
 MAX_CHUNK_BYTES = 2**30

@@ -1,20 +1,21 @@
-"""Where scenes overlap, in the pixels of one of them, and where a window of one lies in another."""
+"""Where scenes overlap, in the pixels of one of them, and what a window of one is in another."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pyproj import Transformer
 
 from gfm_pipeline.errors import ItemError
 from shard_builder.archives import MemberRef
-from shard_builder.georeference import Georeference
-from shard_builder.planned import Window
+from shard_builder.georeference import Georeference, to_pixels
+from shard_builder.planned import Grid, PlannedRaster, Resampling, Window
+
+Align = Literal["grid", "own"]
 
 EDGE_POINTS = 21
 """The edges of a scene are curves in another coordinate system."""
@@ -44,7 +45,14 @@ class Scene:
 
 
 def overlap(home: Scene, others: Iterable[Scene]) -> Window:
-    """Return the part of `home`, in its pixels, that all other scenes cover; raise ItemError when there is none."""
+    """Return the part of `home`, in its pixels, that all other scenes cover.
+
+    Raises ItemError when there is none, and for scenes of which some have a georeference and some have not.
+    """
+    others = tuple(others)
+    odd = [scene.source_file for scene in (home, *others) if scene.georeference is None]
+    if odd and len(odd) <= len(others):
+        raise ItemError(f"{odd[0]} has no georeference, and other scenes of its place have one")
     top, left, bottom, right = 0.0, 0.0, float(home.height), float(home.width)
     for other in others:
         rows, columns = _inner(other, home)
@@ -56,6 +64,28 @@ def overlap(home: Scene, others: Iterable[Scene]) -> Window:
         names = ", ".join(scene.source_file for scene in (home, *others))
         raise ItemError(f"{names} have no part in common, or are rotated against each other; expected one place")
     return row, column, height, width
+
+
+def aligned(window: Window, home: Scene, scene: Scene, align: Align, how: Resampling) -> PlannedRaster:
+    """Return what a sample gets of `scene` for a window of `home`.
+
+    "grid": in the pixels of `home`, resampled where those of `scene` are not the same up to whole steps. "own": its own
+    pixels. Raises ItemError where the two cannot be brought together.
+    """
+    if scene is home:
+        return PlannedRaster(scene.refs, window, scene.dates)
+    if align == "own":
+        return PlannedRaster(scene.refs, scaled(window, home, scene), scene.dates)
+    same = shifted(window, home, scene)
+    if same is not None:
+        return PlannedRaster(scene.refs, same, scene.dates)
+    if home.georeference is None:
+        raise ItemError(
+            f"{scene.source_file} is {scene.height} x {scene.width} px and {home.source_file} {home.height} x "
+            f"{home.width}; without georeferences they cannot be brought to one grid. Set align=own"
+        )
+    grid = Grid(home.georeference, home.height, home.width)
+    return PlannedRaster(scene.refs, window, scene.dates, grid, how)
 
 
 def shifted(window: Window, home: Scene, other: Scene) -> Window | None:
@@ -123,16 +153,4 @@ def _between(first: NDArray[np.float64], last: NDArray[np.float64]) -> tuple[flo
 def _to_pixels(
     rows: NDArray[np.float64], columns: NDArray[np.float64], scene: Scene, home: Scene
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return positions in pixels of `scene` as positions in pixels of `home`."""
-    a, b, c, d, e, f = scene.place.transform
-    x, y = a * columns + b * rows + c, d * columns + e * rows + f
-    if scene.place.crs != home.place.crs:
-        x, y = _transformer(scene.place.crs, home.place.crs).transform(x, y)
-    a, b, c, d, e, f = home.place.transform
-    scale = a * e - b * d
-    return (a * (y - f) - d * (x - c)) / scale, (e * (x - c) - b * (y - f)) / scale
-
-
-@lru_cache(maxsize=16)
-def _transformer(source: str, target: str) -> Transformer:
-    return Transformer.from_crs(source, target, always_xy=True)
+    return to_pixels(rows, columns, scene.place, home.place)

@@ -6,33 +6,33 @@ memory. Tiles of `tile_px` start every `stride_px` pixels of the reference senso
 cover.
 
 Stated rules: with `align: grid` every sensor is brought to the reference sensor's pixels; one whose pixels are the same
-up to whole steps is cut without resampling, others have to be GeoTIFF. With `align: own` every sensor keeps its own
-pixels, and a tile is what covers the reference tile to half a pixel. Footprints that agree to half a pixel count as
-equal. Scenes without a georeference are taken to cover the same ground if none of their key has one.
+up to whole steps is cut without resampling, others are resampled by the rules of `shard_builder/resample.py`, class
+numbers always to the nearest. With `align: own` every sensor keeps its own pixels, and a tile is what covers the
+reference tile to half a pixel. Footprints that agree to half a pixel count as equal. Scenes without a georeference are
+taken to cover the same ground if none of their key has one.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
-
-import tifffile
+from typing import ClassVar
 
 from gfm_pipeline.config import StrictModel
 from gfm_pipeline.errors import ConfigError, ItemError, nearest
 from gfm_pipeline.sensors import SensorSpec
 from shard_builder.archives import ArchiveReader, MemberRef
 from shard_builder.config import BuildConfig
-from shard_builder.georeference import read_georeference
 from shard_builder.images import load_tiff, tile_windows
 from shard_builder.own.cubes import Cube, is_cube
-from shard_builder.own.footprint import Scene, overlap, scaled, shifted
+from shard_builder.own.footprint import Align, Scene, aligned, overlap
 from shard_builder.own.patterns import iso_date, key_of
 from shard_builder.own.sensor import OwnSensor, specs_of
 from shard_builder.own.walk import FoundFile, find_files
-from shard_builder.planned import Grid, PlannedRaster, Resampling, Window
+from shard_builder.planned import PlannedRaster, Resampling, Window
 from shard_builder.raster import Decoded
+from shard_builder.resample import resample
 from shard_builder.source import SOURCES, InputView, Source
 from shard_builder.sources.folder import patterns_of
+from shard_builder.tiff import read_header
 
 TILE_SUFFIX = len("_r100000_c100000")
 
@@ -51,7 +51,7 @@ class SceneOptions(StrictModel):
     """By sensor name."""
     grid: str | None = None
     """The sensor whose pixels count tiles and are the common grid; the first one when not given."""
-    align: Literal["grid", "own"] = "grid"
+    align: Align = "grid"
     """grid: all sensors in the pixels of that one. own: every sensor in its own pixels."""
     key: str = "{key}"
     """How the parts that the patterns capture make the key of a place."""
@@ -78,6 +78,13 @@ class Scenes(Source):
             if "band" in pattern.names:
                 raise ConfigError(
                     f"options.sensors.{name}.files: scenes have all bands in one file; leave {{band}} out."
+                )
+        for spec in self.sensors:
+            how = own[spec.name].resampling
+            if spec.kind == "labels" and how not in (None, "nearest"):
+                raise ConfigError(
+                    f"options.sensors.{spec.name}.resampling is {how}, and means of class numbers are no classes. Set "
+                    "it to nearest, or leave it out."
                 )
 
     @property
@@ -111,7 +118,7 @@ class Scenes(Source):
             return load_tiff(planned, spec, files)
         assert planned.window is not None
         cube: Cube = files.keep(spec.name, planned.files[0], lambda _: self._cube(planned.files, spec, files))
-        return cube.read(planned.window)
+        return cube.read(planned.window) if planned.grid is None else resample(cube, planned, spec)
 
     def _cube(self, refs: tuple[MemberRef, ...], spec: SensorSpec, files: ArchiveReader) -> Cube:
         return Cube(refs, spec, self.options.sensors[spec.name], files)
@@ -121,7 +128,7 @@ class Scenes(Source):
         spec = next(spec for spec in self.sensors if spec.name == found.sensor)
         dates = (iso_date(found.parts["date"]),) if "date" in found.parts else ()
         if not is_cube(found.refs[0].member):
-            return _open_tiff(found.refs, dates, files)
+            return Scene(found.refs, *read_header(found.refs[0], files), dates)
         refs = found.refs if found.refs[0].archive else found.refs[:1]  # a folder is listed where it is read
         cube = self._cube(refs, spec, files)
         sensor = self.options.sensors[found.sensor]
@@ -137,10 +144,6 @@ class Scenes(Source):
         if self.grid not in scenes:
             raise ItemError(f"{key} has no {self.grid}, in whose pixels the tiles are cut")
         home = scenes[self.grid]
-        placed = {scene.georeference is not None for scene in scenes.values()}
-        if len(placed) > 1:
-            odd = next(scene for scene in scenes.values() if scene.georeference is None)
-            raise ItemError(f"{odd.source_file} has no georeference, and other scenes of {key} have one")
         row, column, height, width = overlap(home, [scene for scene in scenes.values() if scene is not home])
         for down, right, *size in tile_windows(height, width, view.config):
             window = (row + down, column + right, size[0], size[1])
@@ -149,38 +152,6 @@ class Scenes(Source):
                 view.add(f"{key}_r{window[0]}_c{window[1]}", sensor, planned, scene=key)
 
     def _tile(self, sensor: str, scene: Scene, home: Scene, window: Window) -> PlannedRaster:
-        if self.options.align == "own":
-            own = window if scene is home else scaled(window, home, scene)
-            return PlannedRaster(scene.refs, own, scene.dates)
-        same = window if scene is home else shifted(window, home, scene)
-        if same is not None:
-            return PlannedRaster(scene.refs, same, scene.dates)
-        if home.georeference is None:
-            raise ItemError(
-                f"{scene.source_file} is {scene.height} x {scene.width} px and {home.source_file} {home.height} x "
-                f"{home.width}; without georeferences they cannot be brought to one grid. Set align=own"
-            )
-        if is_cube(scene.refs[0].member):
-            raise ItemError(
-                f"{scene.source_file} has other pixels than {home.source_file}, and only GeoTIFF scenes are resampled. "
-                "Set align=own, or options.grid to its sensor"
-            )
         spec = next(spec for spec in self.sensors if spec.name == sensor)
-        how: Resampling = self.options.sensors[sensor].resampling or (
-            "nearest" if spec.kind == "labels" else "bilinear"
-        )
-        grid = Grid(home.georeference, home.height, home.width)
-        return PlannedRaster(scene.refs, window, scene.dates, grid, how)
-
-
-def _open_tiff(refs: tuple[MemberRef, ...], dates: tuple[str, ...], files: ArchiveReader) -> Scene:
-    (ref,) = refs
-    try:
-        with files.open(ref) as file, tifffile.TiffFile(file) as tif:
-            page = tif.pages.first
-            return Scene(refs, int(page.imagelength), int(page.imagewidth), read_georeference(page), dates)
-    except ItemError:
-        raise
-    except Exception as error:  # damaged tags raise types of several libraries
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ItemError(f"{ref.source_file} is no readable TIFF: {reason}") from error
+        how = self.options.sensors[sensor].resampling or ("nearest" if spec.kind == "labels" else "bilinear")
+        return aligned(window, home, scene, self.options.align, how)

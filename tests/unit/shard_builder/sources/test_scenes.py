@@ -104,7 +104,7 @@ def test_scenes_of_another_projection_overlap_where_both_are(tmp_path: Path) -> 
     [
         ((601000, 5400000, 32), "have no part in common"),
         ((600350, 5400000, 32), "too small for a tile"),
-        ((), "has no georeference, and other scenes of x have one"),
+        ((), "has no georeference, and other scenes of its place have one"),
     ],
 )
 def test_scenes_that_do_not_lie_over_each_other(place: tuple[int, ...], message: str, tmp_path: Path) -> None:
@@ -121,6 +121,7 @@ def test_settings_that_cannot_be(tmp_path: Path) -> None:
         ({"sensors": TWO, "grid": "c"}, r"options\.grid: no sensor is called 'c'"),
         ({"sensors": {"a": {"files": "{key}_{band}.tif", **VALUE}}}, "all bands in one file"),
         ({"sensors": {"a": {**TWO["a"], "resampling": "cubic"}}}, "resampling"),
+        ({"sensors": {"a": {**TWO["a"], "kind": "labels", "resampling": "average"}}}, "means of class numbers"),
     ):
         with pytest.raises(ConfigError, match=message):
             build(tmp_path, options)
@@ -143,8 +144,38 @@ def test_dates_come_from_the_name(tmp_path: Path) -> None:
     assert json.dumps(meta["sensors"]["pan"]["dates"]) == "[]"
 
 
-def test_cubes_with_other_pixels_are_not_resampled(tmp_path: Path) -> None:
+def test_other_pixels_are_brought_to_the_grid_whatever_the_file(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     MAKERS["scenes"](tmp_path / "raw")
-    with pytest.raises(ItemError, match="only GeoTIFF scenes are resampled"):
-        build_collection(config(tmp_path, OPTIONS["scenes"] | {"align": "grid"}), "build", lambda _: None)
+    options = OPTIONS["scenes"] | {"align": "grid"}
+    options["sensors"] = options["sensors"] | {"ms": options["sensors"]["ms"] | {"resampling": "nearest"}}
+    build_collection(config(tmp_path, OPTIONS["scenes"]), "build", lambda _: None)
+    own = {key: rasters for key, rasters, _ in read_with_public_libraries(tmp_path / "out")}
+    (tmp_path / "grid").mkdir()
+    (tmp_path / "raw").rename(tmp_path / "grid" / "raw")
+    report = build_collection(config(tmp_path / "grid", options), "build", lambda _: None)
+    assert report.manifest is not None
+    assert report.manifest.counts["rule: lc: resampled to the common grid (nearest)"] == report.manifest.num_samples
+    for key, rasters, meta in read_with_public_libraries(tmp_path / "grid" / "out"):
+        for sensor in ("ms", "lc"):
+            np.testing.assert_array_equal(rasters[sensor], own[key][sensor].repeat(2, 1).repeat(2, 2)[:, :8, :8])
+            assert meta["sensors"][sensor]["gsd_m"] == 10
+
+
+def test_a_scene_of_another_projection_shows_the_same_ground(tmp_path: Path) -> None:
+    from pyproj import Transformer
+
+    across, down = np.meshgrid(np.arange(60), np.arange(60))
+    write(tmp_path, "x_a.tif", (1000 + 10 * across + 7 * down).astype(np.uint16), 600000, 5400000, 32)
+    to_32 = Transformer.from_crs("EPSG:32633", "EPSG:32632", always_xy=True)
+    x, y = Transformer.from_crs("EPSG:32632", "EPSG:32633", always_xy=True).transform(600050, 5399950)
+    x, y = round(x), round(y)
+    east, north = to_32.transform(x + 10 * across + 5, y - 10 * down - 5)
+    ramp = 1000 + (east - 600005) + 0.7 * (5399995 - north)  # what the first one has at its pixel centres
+    write(tmp_path, "x_b.tif", np.rint(ramp.clip(0)).astype(np.uint16), x, y, 33)
+    build(tmp_path, {"sensors": TWO})
+    found = list(read_with_public_libraries(tmp_path / "out"))
+    assert len(found) >= 16
+    for _, rasters, meta in found:
+        assert np.abs(rasters["a"].astype(int) - rasters["b"]).max() <= 1
+        assert meta["crs"] == "EPSG:32632"
