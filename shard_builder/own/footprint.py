@@ -107,7 +107,8 @@ def shifted(window: Window, home: Scene, other: Scene) -> Window | None:
 def scaled(window: Window, home: Scene, other: Scene) -> Window:
     """Return the window of `other`, in its own pixels, that covers what a window of `home` does, to half a pixel.
 
-    Every window of one size has one size there. Raises ItemError when the two do not have parallel axes.
+    Every window of one size has one size there. Raises ItemError when the two do not have parallel axes, or when no
+    window of that size lies so.
     """
     row, column, height, width = window
     rows, columns = _to_pixels(
@@ -126,6 +127,13 @@ def scaled(window: Window, home: Scene, other: Scene) -> Window:
     ]
     if min(start) < 0:
         raise ItemError(f"{other.source_file} is smaller than a tile of {home.source_file}")
+    ends = (start[0], rows[0]), (start[1], columns[0]), (start[0] + size[0], rows[1]), (start[1] + size[1], columns[2])
+    if max(abs(float(there) - own) for own, there in ends) > SLACK + 1e-3:
+        raise ItemError(
+            f"a tile of {home.source_file} at row {row}, column {column} is {rows[1] - rows[0]:.2f} x "
+            f"{columns[2] - columns[0]:.2f} px of {other.source_file} and does not fit its pixels. Choose tile_px and "
+            "stride_px that are whole pixels of both, or align=grid"
+        )
     return start[0], start[1], size[0], size[1]
 
 

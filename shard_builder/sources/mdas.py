@@ -1,74 +1,136 @@
-"""MDAS: aerial RGB and a surface model of Augsburg on one grid.
+"""MDAS: aerial RGB and a surface model of Augsburg, with radar, multispectral and hyperspectral images on request.
 
 Hu et al., "MDAS: a new multimodal benchmark dataset for remote sensing", ESSD 2023. Published as
-`Augsburg_data_4_publication.zip` with `sub_area_N/3K_RGB_sub_areaN.tif` and `sub_area_N/3K_DSM_sub_areaN.tif`; the same
-unpacked is read as well. Each sub-area is cut into tiles.
+`Augsburg_data_4_publication.zip` with three sub-areas, `sub_area_N/3K_RGB_sub_areaN.tif` and so on, and the whole
+scene, `entire_city/3K_RGB.tif` and so on, which shows the ground of the sub-areas again. The same unpacked is read as
+well, as is a folder inside it. What is published holds 0.2 m RGB, a 0.3 m surface model, 2.2 m HySpex and 10 m Sentinel
+images. Scenes are cut to tiles in the pixels of the RGB image, by windows: the whole one is larger than memory.
+
+Stated rules: tiles are cut where all chosen sensors of a scene overlap. With `align: grid` a sensor whose pixels are
+those of the RGB image up to whole steps is cut bit for bit; any other is resampled to them, by the mean where it is
+finer and bilinear where it is coarser (`shard_builder/resample.py`). With `align: own` it keeps its own pixels, and a
+tile is what covers the RGB tile to half a pixel, which wants a tile_px of whole pixels of both: 550 for all of them. A
+fourth band of the RGB image is dropped.
 """
 
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import ClassVar, Literal
 
+from gfm_pipeline.config import StrictModel
 from gfm_pipeline.errors import ItemError
-from gfm_pipeline.sensors import SensorSpec, builtin_sensor
+from gfm_pipeline.sensors import Display, SensorSpec, builtin_sensor
 from shard_builder.archives import ArchiveReader, MemberRef
-from shard_builder.images import load_rgb, load_tiff, read_size, tile_windows
+from shard_builder.config import BuildConfig
+from shard_builder.images import load_rgb, load_tiff, tile_windows
+from shard_builder.own.footprint import Align, Scene, aligned, overlap
 from shard_builder.planned import PlannedRaster
 from shard_builder.raster import Decoded
 from shard_builder.source import SOURCES, InputView, Source
+from shard_builder.tiff import read_header
 
-_ARCHIVE = re.compile(r"(augsburg|mdas)[^.]*(\.zip)?$|sub_area_?\d+$")
-_RASTER = re.compile(r"(?:.*/)?sub_area_?(\d+)/3K_(RGB|DSM)_sub_?area_?(\d+)\.tiff?$", re.IGNORECASE)
-_SENSOR = {"RGB": "rgb", "DSM": "dsm"}
+_ARCHIVE = re.compile(r"(augsburg|mdas)[^.]*(\.zip)?$|sub_area_?\d+$|entire_city$")
+_PRODUCT = r"(?P<product>3K_RGB|3K_DSM|Sentinel[-_]1|Sentinel[-_]2|HySpex)"
+_RASTER = re.compile(
+    rf"(?:.*/)?(?:{_PRODUCT}_sub_?area_?(?P<area>\d+)|entire_city/{_PRODUCT.replace('product', 'city')})\.tiff?$",
+    re.IGNORECASE,
+)
+_SENSOR = {"3k_rgb": "rgb", "3k_dsm": "dsm", "sentinel_1": "s1", "sentinel_2": "s2_l2a", "hyspex": "hyspex"}
+CITY = "entire_city"
+_HYSPEX_BANDS = 368
+_HYSPEX = SensorSpec(
+    name="hyspex",
+    bands=tuple(f"H{number}" for number in range(1, _HYSPEX_BANDS + 1)),
+    dtype="int16",
+    units="surface reflectance x 1e4",
+    gsd_m=2.2,
+    display=Display(mode="colour", bands=("H65", "H37", "H15")),
+)
+_MORE = {"s1": builtin_sensor("s1"), "s2_l2a": builtin_sensor("s2_l2a"), "hyspex": _HYSPEX}
+
+
+class MDASOptions(StrictModel):
+    """What of MDAS becomes tiles."""
+
+    scenes: Literal["sub_areas", "whole", "all"] = "sub_areas"
+    """The three sub-areas, the whole scene, or both: then the ground of the sub-areas is there twice."""
+    sensors: tuple[Literal["s1", "s2_l2a", "hyspex"], ...] = ()
+    """Beside `rgb` and `dsm`: Sentinel-1, Sentinel-2 (L2A, 12 bands) and the airborne HySpex (368 bands)."""
+    align: Align = "grid"
+    """grid: all sensors in the pixels of the RGB image. own: every sensor in its own pixels."""
 
 
 @SOURCES.register("mdas")
 class MDAS(Source):
-    """Tiles of `rgb` and `dsm`."""
+    """Tiles of `rgb`, `dsm` and what is asked for."""
 
-    sensors = (builtin_sensor("rgb"), builtin_sensor("dsm"))
+    sensors: tuple[SensorSpec, ...] = (builtin_sensor("rgb"), builtin_sensor("dsm"))
     tiled: ClassVar[bool] = True
 
+    def __init__(self, config: BuildConfig) -> None:
+        """Raise ConfigError for options that the source does not know."""
+        self.options = config.parse_options(MDASOptions)
+        self.sensors = (*MDAS.sensors, *(spec for name, spec in _MORE.items() if name in self.options.sensors))
+
     def scan(self, view: InputView) -> None:
-        """Plan the tiles of every sub-area, row by row."""
+        """Plan the tiles of every scene, row by row."""
         used = [name for name in view.names() if self._is_mine(name, view)]
         for name in used:
-            self._scan_archive(view, name)
-        view.ignore_rest(used, "not part of mdas")
+            self._scan_files(view, name, view.open(name))
+        loose = [name for name in view.names() if view.kind(name) is None and _RASTER.fullmatch(name)]
+        if loose:
+            self._scan_files(view, "", (ref for ref in view.open("") if ref.member in loose))
+        view.ignore_rest([*used, *loose], "not part of mdas")
 
     def load(self, planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Decoded:
-        """Return a tile of a sub-area."""
+        """Return a tile of a scene."""
         return (load_rgb if spec.name == "rgb" else load_tiff)(planned, spec, files)
 
     def _is_mine(self, name: str, view: InputView) -> bool:
         return view.kind(name) in ("zip", "folder") and (view.only is not None or bool(_ARCHIVE.match(name.lower())))
 
-    def _scan_archive(self, view: InputView, name: str) -> None:
-        areas: dict[int, dict[str, MemberRef]] = {}
-        for ref in view.open(name):
-            match = _RASTER.fullmatch(ref.member)
-            if match is None:
-                view.ignore(name, "rasters other than 3K RGB and DSM of a sub-area")
+    def _scan_files(self, view: InputView, name: str, files: Iterable[MemberRef]) -> None:
+        areas: dict[str, dict[str, MemberRef]] = {}
+        for ref in files:
+            area, sensor = _what(ref.member)
+            if not self._is_wanted(area, sensor):
+                view.ignore(name or ref.member, "rasters that options.scenes and options.sensors do not ask for")
                 continue
-            refs, sensor = areas.setdefault(int(match[1]), {}), _SENSOR[match[2].upper()]
+            refs = areas.setdefault(area, {})
             if sensor in refs:
-                view.reject(f"sub_area_{match[1]}", ref.source_file, f"duplicate of {refs[sensor].source_file}")
+                view.reject(area, ref.source_file, f"duplicate of {refs[sensor].source_file}")
             else:
                 refs[sensor] = ref
-        for number, refs in sorted(areas.items()):
+        for area, refs in sorted(areas.items()):
             try:
-                self._plan_area(view, f"sub_area_{number}", refs)
+                self._plan_area(view, area, refs)
             except ItemError as error:
                 first = next(iter(refs.values()))
-                view.reject(f"sub_area_{number}", first.source_file, str(error), len(refs))
+                view.reject(area, first.source_file, str(error), len(refs))
+
+    def _is_wanted(self, area: str, sensor: str) -> bool:
+        scenes = self.options.scenes
+        chosen = scenes == "all" or (area == CITY) == (scenes == "whole")
+        return chosen and any(spec.name == sensor for spec in self.sensors)
 
     def _plan_area(self, view: InputView, area: str, refs: dict[str, MemberRef]) -> None:
-        sizes = {sensor: read_size(ref, view.reader) for sensor, ref in refs.items()}
-        if len(set(sizes.values())) > 1:
-            raise ItemError(f"rgb and dsm differ in size: {sizes['rgb']} and {sizes['dsm']} px, expected one grid")
-        for window in tile_windows(*next(iter(sizes.values())), view.config):
-            for sensor in ("rgb", "dsm"):
-                if sensor in refs:
-                    key = f"{area}_r{window[0]}_c{window[1]}"
-                    view.add(key, sensor, PlannedRaster((refs[sensor],), window), area=area)
+        order = [spec.name for spec in self.sensors if spec.name in refs]
+        scenes = {sensor: Scene((refs[sensor],), *read_header(refs[sensor], view.reader)) for sensor in order}
+        home, *others = scenes.values()
+        row, column, height, width = overlap(home, others)
+        for down, right, *size in tile_windows(height, width, view.config):
+            window = (row + down, column + right, size[0], size[1])
+            for sensor, scene in scenes.items():
+                planned = aligned(window, home, scene, self.options.align, "average")
+                view.add(f"{area}_r{window[0]}_c{window[1]}", sensor, planned, area=area)
+
+
+def _what(member: str) -> tuple[str, str]:
+    """Return the scene and the sensor that a file is of; ("", "") for none."""
+    match = _RASTER.fullmatch(member)
+    if match is None:
+        return "", ""
+    product = (match["product"] or match["city"]).lower().replace("-", "_")
+    return f"sub_area_{int(match['area'])}" if match["area"] else CITY, _SENSOR[product]

@@ -527,17 +527,17 @@ def test_a_named_codec_replaces_original_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("shift", "zone", "apart"), [(0, 32, False), (4, 32, False), (6, 32, True), (0, 33, True)])
 def test_sensors_that_lie_apart_are_no_sample(shift: float, zone: int, apart: bool, tmp_path: Path) -> None:
-    top = "Augsburg_data_4_publication/sub_area_1"
-    rgb = tiff(np.zeros((64, 64, 3), np.uint8), **utm(600000, 5400000, 32))
-    dsm = tiff(np.zeros((64, 64), np.float32), **utm(600000 + shift, 5400000, zone))
-    members = {f"{top}/3K_RGB_sub_area1.tif": rgb, f"{top}/3K_DSM_sub_area1.tif": dsm}
-    zipped(tmp_path / "Augsburg_data_4_publication.zip", members)
+    top = "ROIs1158_spring"
+    s1 = tiff(np.full((64, 64, 2), -9, np.float32), **utm(600000, 5400000, 32))
+    s2 = tiff(np.zeros((64, 64, 13), np.uint16), **utm(600000 + shift, 5400000, zone))
+    for sensor, data in (("s1", s1), ("s2", s2)):
+        tar_gz(tmp_path / f"{top}_{sensor}.tar.gz", {f"{top}/{sensor}_1/{top}_{sensor}_1_p1.tif": data})
     if not apart:
-        assert build("mdas", tmp_path, tmp_path / "out").manifest.num_samples == 1
+        assert build("sen12ms", tmp_path, tmp_path / "out").manifest.num_samples == 1
         return
-    with pytest.raises(ItemError, match="rgb and dsm of sub_area_1_r0_c0 lie apart"):
-        build("mdas", tmp_path, tmp_path / "out")
-    assert len(build("mdas", tmp_path, tmp_path / "skip", on_error="skip").failed) == 1
+    with pytest.raises(ItemError, match="s1 and s2 of ROIs1158_spring_1_p1 lie apart"):
+        build("sen12ms", tmp_path, tmp_path / "out")
+    assert len(build("sen12ms", tmp_path, tmp_path / "skip", on_error="skip").failed) == 1
 
 
 @pytest.mark.parametrize("kind", ["zip", "folder"])

@@ -152,7 +152,8 @@ def test_damage_costs_one_line(source: str, damage: str, words: str, workers: in
     bands = {"s2_bands": 12} if damage == "bands" else {}
     MAKERS[source](tmp_path / "raw", **bands)
     if damage == "cut":
-        victim = max((tmp_path / "raw").iterdir(), key=lambda path: (path.suffix == ".zip", path.name))
+        archives = sorted(path for path in (tmp_path / "raw").iterdir() if path.suffix in (".zip", ".gz"))
+        victim = next((path for path in archives if path.suffix == ".zip"), archives[-1])
         victim.write_bytes(victim.read_bytes()[:-600])
     more = ("max_samples=1", f"workers={workers}")
     refused(command(source, tmp_path / "raw", tmp_path / "out", *more), 1, words)

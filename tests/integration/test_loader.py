@@ -368,7 +368,7 @@ def test_a_series_is_refused_by_name(tmp_path):
 
 
 def test_an_exception_in_a_thread_surfaces_at_the_next_step_and_ends_the_threads(root, monkeypatch):
-    original = reader_module.decode
+    original = reader_module.decode_member
     count = []
 
     def failing(*arguments):
@@ -377,7 +377,7 @@ def test_an_exception_in_a_thread_surfaces_at_the_next_step_and_ends_the_threads
             raise MemoryError("no more")
         return original(*arguments)
 
-    monkeypatch.setattr(reader_module, "decode", failing)
+    monkeypatch.setattr(reader_module, "decode_member", failing)
     config = data_config(root)
     loader = Loader(open_mixture(config), config, 0, 0, 1)
     began = time.monotonic()

@@ -29,7 +29,8 @@ def model() -> MsGFM:
         encoder=EncoderConfig(embed_dim=16, depths=(1, 2), num_heads=(2, 4), window=4),
         moe=MoEConfig(num_experts=2, blocks={2: (1,)}),
     )
-    return MsGFM(config, BUILTIN_SENSORS, 32, seed=0)
+    sensors = {name: BUILTIN_SENSORS[name] for rate in RATES.values() for name in rate.sensors}
+    return MsGFM(config, sensors, 32, seed=0)
 
 
 def test_every_parameter_is_in_exactly_one_group(model: MsGFM) -> None:
