@@ -14,6 +14,7 @@ import shapely
 from gfm_pipeline.shards.manifest import Sidecar, tar_path
 from gfm_pipeline.shards.sample import SampleRecord
 from gfm_pipeline.storage import Store
+from shard_builder.parquet import ParquetReader
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
@@ -69,7 +70,7 @@ def write_catalog(path: Path, store: Store, sidecars: Iterable[Sidecar]) -> None
                 continue
             part = rows_path(sidecar.name)
             if store.exists(part):
-                table = pq.read_table(io.BytesIO(store.get(part)))
+                table = ParquetReader(io.BytesIO(store.get(part))).read()
             else:
                 table = _table(sidecar.name, [_read_record(store, sidecar, i) for i in range(len(sidecar.samples))])
             writer.write_table(table.replace_schema_metadata(SCHEMA.metadata))

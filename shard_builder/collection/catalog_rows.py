@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from gfm_pipeline.errors import ShardError
 from gfm_pipeline.shards import CATALOG_PATH
 from gfm_pipeline.storage import Store
 from shard_builder.catalog import SCHEMA
+from shard_builder.parquet import ParquetReader
 
 
 class CatalogRows:
@@ -19,15 +18,15 @@ class CatalogRows:
         self._url = f"{store.url}/{CATALOG_PATH}"
         file = store.open(CATALOG_PATH)
         try:
-            self._file = pq.ParquetFile(file)
+            self._file = ParquetReader(file)
         except Exception as error:  # pyarrow raises types of its own and OSError for damaged bytes
             file.close()
             raise ShardError(
                 f"{self._url} is no readable Parquet file: {error}. Build the collection again."
             ) from error
-        if self._file.schema_arrow.names != SCHEMA.names:
+        if self._file.columns != SCHEMA.names:
             raise ShardError(
-                f"{self._url} has the columns {', '.join(self._file.schema_arrow.names)}, expected "
+                f"{self._url} has the columns {', '.join(self._file.columns)}, expected "
                 f"{', '.join(SCHEMA.names)}. Build the collection again."
             )
         column = SCHEMA.names.index("shard")

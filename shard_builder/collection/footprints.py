@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow.parquet as pq
 import shapely
 from numpy.typing import NDArray
 
 from gfm_pipeline.errors import ShardError
 from gfm_pipeline.shards import CATALOG_PATH
 from gfm_pipeline.storage import Store
+from shard_builder.parquet import ParquetReader
 
 
 def read_footprints(store: Store, most: int) -> tuple[list[NDArray[np.float64]], int]:
@@ -19,11 +19,11 @@ def read_footprints(store: Store, most: int) -> tuple[list[NDArray[np.float64]],
     """
     with store.open(CATALOG_PATH) as file:
         try:
-            catalog = pq.ParquetFile(file)
+            catalog = ParquetReader(file)
             stride = max(1, -(-catalog.metadata.num_rows // most))
             rings: list[NDArray[np.float64]] = []
             placed = 0
-            for batch in catalog.iter_batches(columns=["geometry"]):
+            for batch in catalog.batches(["geometry"]):
                 shapes = [data for data in batch.column(0).to_pylist() if data is not None]
                 for data in shapes[-placed % stride :: stride]:
                     rings += [shapely.get_coordinates(part.exterior) for part in _parts(shapely.from_wkb(data))]

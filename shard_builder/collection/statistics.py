@@ -7,13 +7,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from gfm_pipeline.errors import ShardError
 from gfm_pipeline.shards import CATALOG_PATH
 from gfm_pipeline.shards.manifest import Manifest, load_manifest, load_sidecar
 from gfm_pipeline.storage import Store, open_store
 from shard_builder.collection.pixels import count_classes, is_labels, read_sample
+from shard_builder.parquet import ParquetReader
 
 MAX_VALUES = 1000
 """Different values of one label that are counted; a label with more tells samples apart, not classes."""
@@ -99,8 +98,8 @@ def summarise_places(store: Store) -> PlaceSummary:
     summary = PlaceSummary()
     with store.open(CATALOG_PATH) as file:
         try:
-            catalog = pq.ParquetFile(file)
-            for batch in catalog.iter_batches(columns=["dates", "labels", "crs", "gsd_m", "geometry"]):
+            catalog = ParquetReader(file)
+            for batch in catalog.batches(["dates", "labels", "crs", "gsd_m", "geometry"]):
                 columns = batch.to_pydict()
                 for dates in columns["dates"]:
                     summary.add_dates(dates)

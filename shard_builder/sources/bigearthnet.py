@@ -28,7 +28,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gfm_pipeline.errors import ArchiveError, ItemError
 from gfm_pipeline.sensors import SensorSpec, builtin_sensor
@@ -38,6 +37,7 @@ from shard_builder.corine import nineteen
 from shard_builder.images import decode_tiff
 from shard_builder.own.patterns import iso_date
 from shard_builder.own.stacking import stack_bands
+from shard_builder.parquet import ParquetReader
 from shard_builder.planned import PlannedRaster
 from shard_builder.raster import Decoded
 from shard_builder.source import SOURCES, InputView, Source
@@ -145,7 +145,7 @@ class _Pairs:
 
     def __init__(self, data: bytes, where: str) -> None:
         try:
-            self._table = pq.read_table(io.BytesIO(data))
+            self._table = ParquetReader(io.BytesIO(data)).read()
         except (pa.ArrowException, OSError) as error:
             raise ArchiveError(f"{where} is no readable Parquet file: {error}. Copy or download it again.") from error
         lacking = {"patch_id", "s1_name", "labels"} - set(self._table.column_names)
