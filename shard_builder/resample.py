@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
 
 from gfm_pipeline.errors import ItemError
 from gfm_pipeline.sensors import SensorSpec
@@ -198,6 +197,8 @@ def _reach(at: Floats, length: int) -> tuple[int, int]:
 
 def _bilinear(band: Raster, valid: NDArray[np.bool_], down: Floats, right: Floats) -> tuple[Floats, Floats]:
     """Return weighted means of the measured pixels around each place, and their weight, 1 where all four are."""
+    from scipy.ndimage import map_coordinates  # a third of a second that most builds do not need
+
     places = np.stack([down - 0.5, right - 0.5])
     values, weights = (
         map_coordinates(array, places, np.float64, order=1, mode="grid-constant", prefilter=False)

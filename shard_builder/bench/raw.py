@@ -35,10 +35,7 @@ class Raw(StrictModel):
 
 
 def inputs(places: int, rendered: int) -> tuple[Raw, ...]:
-    """Return the inputs of a bench with so many SEN12MS places, and 16 times as many RGB images: as many bytes.
-
-    The first and the last are of different sensors and packed differently.
-    """
+    """Return the inputs of a bench with so many SEN12MS places, and 16 times as many RGB images: as many bytes."""
     pairs = {"source": "sen12ms", "places": places, "rendered": min(places, rendered), "tile_px": 256}
     images = {"source": "millionaid", "places": 16 * places, "rendered": min(16 * places, rendered), "tile_px": 512}
     return tuple(

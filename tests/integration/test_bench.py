@@ -18,7 +18,7 @@ def test_the_builder_against_tar_and_shardwriter(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "found.json").read_text())
     scores = {(score["input"], score["contender"]): score for score in found["scores"]}
     inputs = list(dict.fromkeys(name for name, _ in scores))
-    assert inputs == ["sen12ms-folders", "rgb-zip"]
+    assert inputs == ["sen12ms-folders"]
     for name in inputs:
         mine = {contender: score for (other, contender), score in scores.items() if other == name}
         assert mine.keys() >= {"tar cf", "ShardWriter", "builder, 1 process", "builder, 2 processes", "profile"}
@@ -37,6 +37,7 @@ def test_the_builder_against_tar_and_shardwriter(tmp_path: Path) -> None:
     )  # what was written is gone again
 
 
+@pytest.mark.slow
 def test_peak_memory(tmp_path: Path) -> None:
     words = ("shard-builder", "bench", "--quick", "--memory", "--out", str(tmp_path), "--json", str(tmp_path / "found"))
     printed = run_command(*words).stdout
