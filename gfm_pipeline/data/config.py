@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -80,8 +81,9 @@ class DataConfig(StrictModel):
     """Samples in a chunk, the contiguous run of a shard that is fetched with one range read."""
     window_chunks: int = Field(default=16, gt=0)
     """Chunks of a lane among which samples are shuffled; also what a lane keeps in memory per stream."""
-    steps_per_epoch: int | None = Field(default=None, gt=0)
-    """Optimizer steps per epoch; None: what the longest stream needs to be seen once, shorter ones wrap."""
+    steps_per_epoch: Annotated[int, Field(gt=0)] | Literal["longest", "shortest"] = "longest"
+    """Optimizer steps per epoch: a number; what the longest stream needs to be seen once, shorter ones wrap; or what
+    the shortest has before one of its samples comes again. The next epoch goes on where each stream stopped."""
     augment: AugmentConfig = AugmentConfig()
     mask: MaskConfig = MaskConfig()
     statistics: dict[str, BandStatistics] = {}

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 from gfm_pipeline.data.batch import HeterogeneousBatch, StreamBatch
 from gfm_pipeline.data.config import DataConfig
@@ -43,7 +44,8 @@ class Loader:
     """An endless iterator over the optimizer steps of one rank, from `start_step` on.
 
     Each item is a tuple of heterogeneous batches, one for each lane of the rank. Use it as a context manager, or
-    call `close`. It is to be consumed by one thread.
+    call `close`. It is to be consumed by one thread. `state_dict` and `load_state_dict` are the protocol of
+    `torch.distributed.checkpoint` and torchdata's StatefulDataLoader.
     """
 
     def __init__(
@@ -56,9 +58,8 @@ class Loader:
         self.lanes = self.plan.rank_lanes(rank, world)
         self.wait_seconds = 0.0
         """Time the consumer has spent waiting for batches."""
-        self._readers = {
-            name: StreamReader(stream, mixture.sensors, start_step) for name, stream in mixture.streams.items()
-        }
+        self._mixture = mixture
+        self._readers = self._open_readers(start_step)
         self._preparers = {name: Preparer(stream, mixture, config, seed) for name, stream in mixture.streams.items()}
         self._step = start_step
         self._steps_ahead = 1 + config.prefetch_steps
@@ -78,6 +79,21 @@ class Loader:
     def state(self, step: int) -> LoaderState:
         """Return the state of a run that has taken `step` optimizer steps, for a checkpoint."""
         return LoaderState.of(self.plan, step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the next batch is, as plain values: the same on every rank, valid at any world size."""
+        return self.state(self._step).to_dict()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken, by seeking; to be called before the first batch.
+
+        Raises PlanError for the state of another order of samples, saying what differs, and RuntimeError when batches
+        have been taken already.
+        """
+        if self._under_way:
+            raise RuntimeError("batches have been taken from this loader; load the state into a new one")
+        self._step = LoaderState.from_dict(dict(state_dict)).resume_step(self.plan)
+        self._readers = self._open_readers(self._step)
 
     def __iter__(self) -> Iterator[tuple[HeterogeneousBatch, ...]]:
         return self
@@ -114,6 +130,10 @@ class Loader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _open_readers(self, first_step: int) -> dict[str, StreamReader]:
+        sensors = self._mixture.sensors
+        return {name: StreamReader(stream, sensors, first_step) for name, stream in self._mixture.streams.items()}
 
     def _start(self, step: int, pool: ThreadPoolExecutor) -> list[_SubBatch]:
         started = []

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gfm_pipeline.data.config import DataConfig, StreamConfig
 from gfm_pipeline.data.normalize import Normalisation, resolve_normalisation
-from gfm_pipeline.data.plan import Plan, PlannedStream, Sizes, longest_pass
+from gfm_pipeline.data.plan import Plan, PlannedStream, Sizes, epoch_steps
 from gfm_pipeline.errors import ConfigError, nearest
 from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.shards.manifest import Manifest, ShardEntry, load_manifest
@@ -126,7 +126,7 @@ def open_mixture(config: DataConfig) -> Mixture:
             for stream in config.streams.values()
             for name in stream.collections
         },
-        steps_per_epoch=config.steps_per_epoch or longest_pass(_planned(streams), config.lanes),
+        steps_per_epoch=epoch_steps(_planned(streams), config.lanes, config.steps_per_epoch),
         digest=hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest(),
     )
 

@@ -17,7 +17,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,13 +184,17 @@ class Plan:
     """The order of all streams of a mixture."""
 
     def __init__(
-        self, streams: Sequence[PlannedStream], sizes: Sizes, seed: int, steps_per_epoch: int | None = None
+        self,
+        streams: Sequence[PlannedStream],
+        sizes: Sizes,
+        seed: int,
+        steps_per_epoch: int | Literal["longest", "shortest"] = "longest",
     ) -> None:
         if not 0 <= seed <= MAX_SEED:
             raise PlanError(f"the seed is {seed}, expected an integer from 0 to 2**64 - 1. Set seed.")
         self.lanes = sizes.lanes
         self._orders = {stream.name: StreamOrder(stream, sizes, seed) for stream in streams}
-        self.steps_per_epoch = steps_per_epoch or longest_pass(streams, sizes.lanes)
+        self.steps_per_epoch = epoch_steps(streams, sizes.lanes, steps_per_epoch)
         self.described = _describe(streams, sizes, seed)
         """All that the order depends on, in words; `digest` is its sha256."""
         self.digest = hashlib.sha256(json.dumps(self.described, sort_keys=True).encode()).hexdigest()
@@ -217,9 +221,20 @@ class Plan:
         return range(rank * share, (rank + 1) * share)
 
 
-def longest_pass(streams: Sequence[PlannedStream], lanes: int) -> int:
-    """Return the steps in which `lanes` lanes see every sample of the longest stream at least once."""
-    return max(-(-sum(stream.shard_samples) // (lanes * stream.samples_per_step)) for stream in streams)
+def epoch_steps(
+    streams: Sequence[PlannedStream], lanes: int, wanted: int | Literal["longest", "shortest"] = "longest"
+) -> int:
+    """Return the optimizer steps of an epoch.
+
+    "longest": `lanes` lanes take all samples of the stream that needs most steps for it, within a lane's rounding.
+    "shortest": whole steps until the stream that needs fewest has been gone through, but at least one.
+    """
+    if isinstance(wanted, int):
+        return wanted
+    steps = [(sum(stream.shard_samples), lanes * stream.samples_per_step) for stream in streams]
+    if wanted == "longest":
+        return max(-(-samples // taken) for samples, taken in steps)
+    return max(1, min(samples // taken for samples, taken in steps))
 
 
 def _describe(streams: Sequence[PlannedStream], sizes: Sizes, seed: int) -> dict[str, str]:

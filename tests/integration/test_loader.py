@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import deque
@@ -199,6 +200,39 @@ def test_any_valid_world_sees_what_one_rank_sees(root, world):
 def test_a_world_that_does_not_divide_the_lanes_is_refused(root):
     with pytest.raises(PlanError, match="3 ranks cannot share 4 lanes"):
         batches(data_config(root), 1, world=3)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 5])
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_a_loaded_state_goes_on_at_any_world_size(root, cut, world):
+    config = data_config(root)
+    uncut = batches(config, 8)
+    with Loader(open_mixture(config), config, 0, 0, 1) as loader:
+        for _ in range(cut):
+            next(loader)
+        state = json.loads(json.dumps(loader.state_dict()))
+    assert state["step"] == cut
+    resumed: list[list[object]] = [[] for _ in range(8)]
+    for rank in range(world):
+        with Loader(open_mixture(config), config, 0, rank, world) as loader:
+            loader.load_state_dict(state)
+            assert loader.state_dict() == state
+            assert loader.bytes_read == 0
+            for step in range(cut, 8):
+                resumed[step] += [flat(batch) for batch in next(loader)]
+    assert resumed[cut:] == [[flat(batch) for batch in step] for step in uncut[cut:]]
+
+
+def test_a_state_that_does_not_fit_is_refused(root):
+    config = data_config(root)
+    mixture = open_mixture(config)
+    with Loader(mixture, config, 0, 0, 1) as loader:
+        next(loader)
+        state = loader.state_dict()
+        with pytest.raises(RuntimeError, match="load the state into a new one"):
+            loader.load_state_dict(state)
+    with Loader(mixture, config, 1, 0, 1) as other, pytest.raises(PlanError, match="seed was 0, is 1"):
+        other.load_state_dict(state)
 
 
 def test_threads_and_prefetch_change_nothing(root):

@@ -150,8 +150,19 @@ def test_an_epoch_is_the_longest_stream_once_and_shorter_ones_wrap():
     assert Plan(streams, Sizes(2, 4, 2), 0, steps_per_epoch=7).steps_per_epoch == 7
 
 
+@pytest.mark.parametrize(("short", "steps"), [(9, 2), (8, 2), (7, 1), (3, 1)])
+def test_an_epoch_may_end_with_the_shortest_stream(short, steps):
+    streams = [stream([100], 5, "long"), stream([short], 2, "short")]
+    plan = Plan(streams, Sizes(lanes=2, chunk_samples=4, window_chunks=2), 0, "shortest")
+    assert plan.steps_per_epoch == steps
+    taken = [number for lane in (0, 1) for _, number in lane_numbers(plan, "short", lane, range(steps))]
+    assert len(set(taken)) == len(taken) or short < 4  # nothing twice, unless one step takes more than there is
+    later = [number for lane in (0, 1) for _, number in lane_numbers(plan, "long", lane, range(10))]
+    assert sorted(later) == list(range(100))  # the next epochs go on where the long stream stopped
+
+
 def test_the_digest_covers_what_the_order_depends_on_and_nothing_else():
-    def digest(shards=(20, 20), b=3, digest="d", name="a", lanes=2, chunk=4, window=2, seed=0, epoch=None):
+    def digest(shards=(20, 20), b=3, digest="d", name="a", lanes=2, chunk=4, window=2, seed=0, epoch="longest"):
         return Plan([stream(shards, b, name, digest)], Sizes(lanes, chunk, window), seed, epoch).digest
 
     others = [
