@@ -9,11 +9,46 @@ import click
 from gfm_pipeline.config import load_config
 from gfm_pipeline.data.mixture import make_plan, open_mixture
 from gfm_pipeline.data.reader import StreamReader
+from gfm_pipeline.errors import PlanError
 
 
 @click.group()
 def data() -> None:
     """Look at the order of samples without touching pixels."""
+
+
+@data.command()
+@click.option("--config", "path", required=True, type=click.Path(path_type=Path), help="Training configuration (YAML).")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one value of the configuration.")
+def check(path: Path, overrides: tuple[str, ...]) -> None:
+    """Say what each stream uses and leaves out, and how well it is shuffled against a perfect shuffle."""
+    from gfm_pipeline.data.shuffle import shuffle_quality
+    from gfm_pipeline.train.config import TrainConfig
+
+    config = load_config(path, TrainConfig, overrides)
+    mixture = open_mixture(config.data)
+    plan = make_plan(mixture, config.data, config.seed)
+    steps = plan.steps_per_epoch
+    click.echo(f"plan {plan.digest[:16]}: {steps} steps per epoch, {plan.lanes} lanes")
+    for name, stream in mixture.streams.items():
+        found = shuffle_quality(plan, stream)
+        passes = steps * plan.lanes * stream.samples_per_step / stream.num_samples
+        click.echo(
+            f"{name}: {found.samples} samples in {len(stream.shards)} shards, sensors {', '.join(stream.sensors)}; "
+            f"an epoch takes {passes:.2f} passes"
+        )
+        for loss in stream.left_out:
+            click.echo(f"  left out: {loss.samples} samples of {loss.collection} without {', '.join(loss.missing)}")
+        if found.repeated or found.missing:
+            raise PlanError(f"stream {name}: {found.repeated} samples repeated and {found.missing} missing in a pass.")
+        click.echo("  every sample once in a pass")
+        click.echo(f"  {'shuffle':<34}{'this plan':>10}{'perfect':>10}")
+        for label, ours, perfect in (
+            ("correlation of followers", found.correlation, f"0 ± {found.correlation_noise:.3f}"),
+            ("followers from the same shard", found.same_shard, f"{found.same_shard_perfect:.3f}"),
+            ("shards in a lane's sub-batch", found.shards_in_batch, f"{found.shards_in_batch_perfect:.3f}"),
+        ):
+            click.echo(f"  {label:<34}{ours:>10.3f}{perfect:>12}")
 
 
 @data.command()

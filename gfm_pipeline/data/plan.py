@@ -142,6 +142,20 @@ class StreamOrder:
             position = stop
         return picks
 
+    def lane_pass(self, lane: int, pass_index: int) -> NDArray[np.int64]:
+        """Return the samples of one lane in one pass, in order, as indices in the stream."""
+        low, high = self._segment(lane)
+        position, end = pass_index * (high - low), (pass_index + 1) * (high - low)
+        parts: list[NDArray[np.int64]] = []
+        while position < end:
+            window = self._window_at(lane, position)
+            ends = np.cumsum(window.counts)
+            pieces = np.searchsorted(ends, window.order, side="right")
+            offsets = self._shard_offset[window.shards] + window.starts - (ends - window.counts)  # [k]
+            parts.append(offsets[pieces] + window.order)
+            position = window.end
+        return np.concatenate(parts)
+
     def _segment(self, lane: int) -> tuple[int, int]:
         lanes = self._sizes.lanes
         return lane * self.num_samples // lanes, (lane + 1) * self.num_samples // lanes
@@ -202,6 +216,10 @@ class Plan:
     def take(self, stream: str, lane: int, step: int) -> list[Pick]:
         """Return the samples that `lane` takes of `stream` in optimizer step `step`, in order."""
         return self._orders[stream].take(lane, step)
+
+    def lane_pass(self, stream: str, lane: int, pass_index: int) -> NDArray[np.int64]:
+        """Return [n] the samples that `lane` takes of `stream` in one pass, in order, as indices in the stream."""
+        return self._orders[stream].lane_pass(lane, pass_index)
 
     def epoch(self, step: int) -> int:
         """Return the epoch that optimizer step `step` belongs to."""

@@ -12,6 +12,7 @@ from shard_builder.cli import shard_builder
 # Configuration is --config and --set; an option for a field would be one of a hundred. Extend this list with care.
 OPTIONS = {
     "gfm config show": {"--config", "--set"},
+    "gfm data check": {"--config", "--set"},
     "gfm data order": {"--config", "--set", "--rank", "--world", "--step", "--steps"},
     "gfm visualize": {"--run", "--out", "--samples", "--set"},
     "shard-builder demo": {"--out", "--places", "--tile-px", "--seed"},

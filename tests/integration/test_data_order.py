@@ -36,6 +36,14 @@ def order(path, *arguments, check=True):
     return run_command("gfm", "data", "order", "--config", path, *arguments, check=check)
 
 
+def test_the_shuffle_is_measured(config_path):
+    done = run_command("gfm", "data", "check", "--config", config_path)
+    assert "pairs: 23 samples in 3 shards, sensors s1, s2" in done.stdout
+    assert "photos: 40 samples in 5 shards, sensors rgb" in done.stdout
+    assert done.stdout.count("every sample once in a pass") == 2
+    assert done.stdout.count("correlation of followers") == 2
+
+
 def test_the_printed_order_is_the_delivered_order(config_path):
     printed = order(config_path, "--rank", "1", "--world", "2", "--step", "3", "--steps", "4", "--set", "seed=6")
     header, *lines = [line.split("\t") for line in printed.stdout.splitlines()]

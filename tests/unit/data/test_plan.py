@@ -140,6 +140,16 @@ def test_neighbours_of_a_shard_are_spread():
     assert abs(np.corrcoef(numbers, range(5000))[0, 1]) < 0.1
 
 
+@settings(max_examples=100, deadline=None)
+@given(cases(), st.integers(0, 2))
+def test_a_whole_pass_of_a_lane_is_what_its_steps_take(case, pass_index):
+    streams, sizes, seed = case
+    plan = Plan(streams, sizes, seed)
+    for planned in streams:
+        lanes = [plan.lane_pass(planned.name, lane, pass_index).tolist() for lane in range(sizes.lanes)]
+        assert [number for lane in lanes for number in lane] == one_pass(plan, planned, sizes.lanes, pass_index)
+
+
 def test_an_epoch_is_the_longest_stream_once_and_shorter_ones_wrap():
     streams = [stream([100], 5, "long"), stream([9], 2, "short")]
     plan = Plan(streams, Sizes(lanes=2, chunk_samples=4, window_chunks=2), 0)
