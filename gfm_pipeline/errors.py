@@ -44,7 +44,11 @@ class ShardError(GfmError, ValueError):
     """A collection, shard or sidecar that breaks the shard contract."""
 
 
-class ChecksumError(ShardError):
+class DamageError(ShardError):
+    """Bytes of a shard that are cut short or cannot be decoded; subject to the loader's `on_error` policy."""
+
+
+class ChecksumError(DamageError):
     """Bytes of a shard that differ from what its sidecar recorded."""
 
 

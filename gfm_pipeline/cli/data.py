@@ -42,7 +42,7 @@ def check(path: Path, overrides: tuple[str, ...]) -> None:
         if found.repeated or found.missing:
             raise PlanError(f"stream {name}: {found.repeated} samples repeated and {found.missing} missing in a pass.")
         click.echo("  every sample once in a pass")
-        click.echo(f"  {'shuffle':<34}{'this plan':>10}{'perfect':>10}")
+        click.echo(f"  {'shuffle':<34}{'this plan':>10}{'perfect':>12}")
         for label, ours, perfect in (
             ("correlation of followers", found.correlation, f"0 ± {found.correlation_noise:.3f}"),
             ("followers from the same shard", found.same_shard, f"{found.same_shard_perfect:.3f}"),

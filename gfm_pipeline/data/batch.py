@@ -19,6 +19,8 @@ class StreamBatch:
     """[B] keys of the samples."""
     passes: tuple[int, ...]
     """[B] how often the stream had been gone through before."""
+    skipped: tuple[int, ...] = ()
+    """Rows that hold no sample: its bytes were damaged and the policy is to skip. Nothing of them is hidden."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> StreamBatch:
         """Return the sub-batch with its tensors on `device`."""
@@ -27,6 +29,7 @@ class StreamBatch:
             masks={name: mask.to(device, non_blocking=non_blocking) for name, mask in self.masks.items()},
             keys=self.keys,
             passes=self.passes,
+            skipped=self.skipped,
         )
 
 

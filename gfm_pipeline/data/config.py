@@ -88,6 +88,10 @@ class DataConfig(StrictModel):
     mask: MaskConfig = MaskConfig()
     statistics: dict[str, BandStatistics] = {}
     """Per sensor, overrides of the mean and standard deviation measured in the manifests."""
+    on_error: Literal["fail", "skip"] = "fail"
+    """A sample whose bytes are damaged and stay so. fail: the run ends with its name. skip: its row of the sub-batch is
+    blank and counts in no loss, the order of all others stays; it is recorded in skipped-RANK.jsonl and counted in the
+    metrics. A store that cannot be reached, or a damaged sidecar, always fails."""
     threads: int = Field(default=2, gt=0)
     """Threads of a rank that read, check, decode and augment samples."""
     prefetch_steps: int = Field(default=2, gt=0)

@@ -8,13 +8,14 @@ nothing has to be forked, pickled or shared. A failure in any thread is raised b
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from gfm_pipeline.data.batch import HeterogeneousBatch, StreamBatch
 from gfm_pipeline.data.config import DataConfig
@@ -23,6 +24,20 @@ from gfm_pipeline.data.plan import Pick
 from gfm_pipeline.data.prepare import Preparer, Rows
 from gfm_pipeline.data.reader import StreamReader
 from gfm_pipeline.data.state import LoaderState
+from gfm_pipeline.errors import DamageError
+
+_log = logging.getLogger(__name__)
+
+
+class Skipped(NamedTuple):
+    """A sample that was left out because its bytes are damaged."""
+
+    step: int
+    lane: int
+    stream: str
+    shard: str
+    key: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -58,9 +73,12 @@ class Loader:
         self.lanes = self.plan.rank_lanes(rank, world)
         self.wait_seconds = 0.0
         """Time the consumer has spent waiting for batches."""
+        self.skipped: list[Skipped] = []
+        """What was left out so far, a few steps ahead of the batches; only ever grows, under `on_error: skip`."""
         self._mixture = mixture
         self._readers = self._open_readers(start_step)
         self._preparers = {name: Preparer(stream, mixture, config, seed) for name, stream in mixture.streams.items()}
+        self._on_error = config.on_error
         self._step = start_step
         self._steps_ahead = 1 + config.prefetch_steps
         self._under_way: deque[list[_SubBatch]] = deque()
@@ -140,14 +158,25 @@ class Loader:
         for lane in self.lanes:
             for name in self._readers:
                 picks, rows = self.plan.take(name, lane, step), self._preparers[name].new_rows()
-                keys = [pool.submit(self._prepare, name, pick, rows, row) for row, pick in enumerate(picks)]
+                keys = [pool.submit(self._prepare, step, name, pick, rows, row) for row, pick in enumerate(picks)]
                 started.append(_SubBatch(lane, name, picks, rows, keys))
         return started
 
-    def _prepare(self, stream: str, pick: Pick, rows: Rows, row: int) -> str:
-        sample = self._readers[stream].read(pick)
+    def _prepare(self, step: int, stream: str, pick: Pick, rows: Rows, row: int) -> str:
+        reader = self._readers[stream]
+        key = reader.key(pick)
+        try:
+            sample = reader.read(pick)
+        except DamageError as error:
+            if self._on_error == "fail":
+                raise
+            shard = self._mixture.streams[stream].shards[pick.shard].entry.name
+            self.skipped.append(Skipped(step, pick.window.lane, stream, shard, key, str(error)))
+            _log.warning("step %d leaves out sample %s of stream %s: %s", step, key, stream, error)
+            rows.blank(row)
+            return key
         self._preparers[stream].fill(rows, row, pick, sample.rasters)
-        return sample.key
+        return key
 
     def _await_first(self) -> None:
         """Wait until the first step under way is ready; raise at once when any step under way has failed."""

@@ -7,7 +7,7 @@ rank, thread and batch position, and after any resume.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -30,10 +30,18 @@ class Rows:
 
     images: dict[str, torch.Tensor]
     masks: dict[str, torch.Tensor]
+    skipped: list[int] = field(default_factory=list)
+
+    def blank(self, row: int) -> None:
+        """Fill row `row` with the mean of every band and hide nothing: it has no sample and counts in no loss."""
+        for tensor in (*self.images.values(), *self.masks.values()):
+            tensor[row] = 0
+        self.skipped.append(row)
 
     def finished(self, keys: Sequence[str], picks: Sequence[Pick]) -> StreamBatch:
         """Return the filled sub-batch."""
-        return StreamBatch(self.images, self.masks, tuple(keys), tuple(pick.window.pass_index for pick in picks))
+        passes = tuple(pick.window.pass_index for pick in picks)
+        return StreamBatch(self.images, self.masks, tuple(keys), passes, tuple(sorted(self.skipped)))
 
 
 class Preparer:

@@ -17,7 +17,7 @@ from functools import lru_cache
 from gfm_pipeline.data.mixture import ShardRef, Stream
 from gfm_pipeline.data.plan import Pick
 from gfm_pipeline.data.shard_index import ShardIndex, load_shard_index
-from gfm_pipeline.errors import ChecksumError, GfmError, ShardError
+from gfm_pipeline.errors import ChecksumError, DamageError, GfmError, ShardError
 from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.shards.codec import Raster
 from gfm_pipeline.shards.manifest import tar_path
@@ -45,8 +45,8 @@ class _Piece:
     """Encoded members of one chunk piece; empty until somebody wants the first one."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
-    members: dict[int, dict[str, bytes]] | None = None
-    """By sample in the shard, then by sensor."""
+    members: dict[int, dict[str, bytes] | None] | None = None
+    """By sample in the shard, then by sensor; None for samples to be read one by one, as reading all at once failed."""
 
 
 class StreamReader:
@@ -77,7 +77,7 @@ class StreamReader:
     def read(self, pick: Pick) -> SamplePixels:
         """Return the pixels of a sample, once: its encoded bytes are given free.
 
-        Raises ChecksumError or ShardError, naming shard, key, sensor and offset, when the bytes stay wrong.
+        Raises DamageError (ChecksumError among them), naming shard, key, sensor and offset, when the bytes stay wrong.
         """
         index = self._index(pick.shard)
         encoded = self._take_members(pick, index)
@@ -91,22 +91,26 @@ class StreamReader:
         return load_shard_index(self._stream.shards[shard], self._stream.sensors)
 
     def _take_members(self, pick: Pick, index: ShardIndex) -> dict[str, bytes]:
+        """Return the members of a sample; raise DamageError, naming it, when they are cut short."""
         window = pick.window
         name = (window.lane, window.pass_index, window.index, pick.piece)
         with self._lock:
             piece = self._pieces.setdefault(name, _Piece())
         with piece.lock:
             if piece.members is None:
-                piece.members = self._fetch(pick, index)
+                samples: list[int] = pick.window.piece_samples(pick.piece, self._since).tolist()
+                try:
+                    piece.members = dict(self._fetch(pick, index, samples))
+                except DamageError:
+                    piece.members = dict.fromkeys(samples)
             taken = piece.members.pop(pick.sample)
             if not piece.members:
                 with self._lock:
                     self._pieces.pop(name, None)
-        return taken
+        return self._fetch(pick, index, [pick.sample])[pick.sample] if taken is None else taken
 
-    def _fetch(self, pick: Pick, index: ShardIndex) -> dict[int, dict[str, bytes]]:
-        """Read all samples of the pick's piece that are still to be taken."""
-        samples: list[int] = pick.window.piece_samples(pick.piece, self._since).tolist()
+    def _fetch(self, pick: Pick, index: ShardIndex, samples: list[int]) -> dict[int, dict[str, bytes]]:
+        """Read samples of the pick's shard."""
         members: dict[int, dict[str, bytes]] = {sample: {} for sample in samples}
         for wanted in index.ranges(samples):
             first = wanted.members[0]
@@ -128,7 +132,7 @@ class StreamReader:
             if len(data) == length:
                 return data
         key = self._index(shard).keys[sample]
-        raise ShardError(
+        raise DamageError(
             f"{self._where(ref, key, sensor, start)}: {len(data)} bytes came after {1 + REFETCHES} reads, expected "
             f"{length}; the shard should have {ref.entry.bytes} bytes and is cut short. Copy or build it again."
         )
@@ -162,7 +166,7 @@ class StreamReader:
         try:
             return decode_member(data, stored.extension, stored.dtype, stored.shape, spec)
         except ShardError as error:
-            raise ShardError(f"{where}: {error}") from error
+            raise DamageError(f"{where}: {error}") from error
 
     def _where(self, ref: ShardRef, key: str, sensor: str, offset: int) -> str:
         return f"{ref.store.url}/{tar_path(ref.entry.name)}: sample {key}, sensor {sensor} at byte {offset}"

@@ -82,7 +82,10 @@ class CrossSensorMIM:
                 if not rows:
                     continue
                 loss = self._distance(
-                    model.decode(target, encoded[source][rows]), part.images[target][rows], part.masks[source][rows]
+                    model.decode(target, encoded[source][rows]),
+                    part.images[target][rows],
+                    part.masks[source][rows],
+                    [row not in part.skipped for row in rows],
                 )
                 directions[f"{source}->{target}"] = loss
                 total = total + loss * (len(rows) / (num_samples * len(sensors)))
@@ -106,13 +109,16 @@ class CrossSensorMIM:
                 out[sensors[position]].append(row)
         return out
 
-    def _distance(self, image_BCHW: Tensor, target_BCHW: Tensor, mask_Bij: Tensor) -> Tensor:
+    def _distance(self, image_BCHW: Tensor, target_BCHW: Tensor, mask_Bij: Tensor, there: list[bool]) -> Tensor:
+        """Return the mean L1 distance; `there` tells which rows hold a sample."""
         from gfm_pipeline.models.embed import cells_to_pixels
 
         if self.config.normalise_target_px is not None:
             target_BCHW = normalise_locally(target_BCHW, self.config.normalise_target_px)
         distance_BCHW = (image_BCHW.float() - target_BCHW).abs()
         if self.config.loss_region == "all":
+            if not all(there):
+                distance_BCHW = distance_BCHW[there]
             return distance_BCHW.sum() / (distance_BCHW.numel() + 1e-5)
         hidden_B1HW = cells_to_pixels(mask_Bij, target_BCHW.shape[-1])
         loss: Tensor = (distance_BCHW * hidden_B1HW).sum() / (hidden_B1HW.sum() + 1e-5) / target_BCHW.shape[1]

@@ -26,6 +26,8 @@ class StepResult:
     grad_norm: float
     num_images: int
     """Images of this rank."""
+    num_skipped: int = 0
+    """Samples of this rank whose rows are blank."""
 
 
 def train_step(
@@ -38,7 +40,7 @@ def train_step(
     """
     losses: dict[str, Tensor] = {}
     counts: dict[str, Tensor] = {}
-    num_images = 0
+    num_images = num_skipped = 0
     for lane in lanes:
         lane_seed = mix_seed(seed, "step", lane.step, "lane", lane.lane)
         torch.manual_seed(lane_seed)
@@ -54,5 +56,6 @@ def train_step(
             assert layer.routing is not None
             tally = torch.cat([layer.routing.counts_E, layer.routing.num_dropped[None]])
             counts[name] = counts[name] + tally if name in counts else tally
+        num_skipped += sum(len(part.skipped) for part in batch.streams.values())
         num_images += sum(len(image) for part in batch.streams.values() for image in part.images.values())
-    return StepResult(losses, counts, float(engine.get_global_grad_norm()), num_images)
+    return StepResult(losses, counts, float(engine.get_global_grad_norm()), num_images, num_skipped)

@@ -25,8 +25,9 @@ def gather_metrics(result: StepResult, world: World, num_lanes: int) -> dict[str
     Every rank must call it: it is one all-reduce of losses and one of expert counts.
     """
     names = sorted(result.losses)
-    packed = torch.stack([result.losses[name].double() for name in names])
-    means = dict(zip(names, (world.sum(packed) / world.size).tolist(), strict=True))
+    skipped = result.losses["total"].new_tensor(result.num_skipped, dtype=torch.float64)
+    *sums, num_skipped = world.sum(torch.stack([*(result.losses[name].double() for name in names), skipped])).tolist()
+    means = dict(zip(names, (value / world.size for value in sums), strict=True))
     row: dict[str, Any] = {"loss": means.pop("total"), "grad_norm": result.grad_norm, "streams": {}}
     if "aux" in means:
         row["aux_loss"] = means.pop("aux")
@@ -40,6 +41,7 @@ def gather_metrics(result: StepResult, world: World, num_lanes: int) -> dict[str
     if result.counts:
         row |= _expert_metrics(result, world)
     row["num_images"] = result.num_images * world.size
+    row["skipped"] = int(num_skipped)
     return row
 
 

@@ -347,6 +347,51 @@ def test_a_flipped_byte_is_named_and_never_trained_on(tmp_path, no_backoff, exte
     assert f"{entry.sensors['s2'].crc32:08x}" in message
 
 
+@pytest.mark.parametrize("damage_done", ["flip", "cut"])
+def test_skipping_leaves_out_exactly_what_is_damaged(tmp_path, no_backoff, damage_done):
+    write_pairs(tmp_path)
+    config = data_config(tmp_path, streams={"pairs": PAIRS}, on_error="skip")
+    whole = [batch for step in batches(config, 6) for batch in step]
+    if damage_done == "flip":
+        lost = {damage(tmp_path, flip_s2_byte).key}
+    else:
+        damage(tmp_path, lambda data, _: data[: len(data) // 2])
+        sidecar = load_sidecar(LocalStore(tmp_path / "pairs"), "pairs-000001")
+        size = (tmp_path / "pairs" / tar_path("pairs-000001")).stat().st_size
+        lost = {s.key for s in sidecar.samples if any(m.offset + m.size > size for m in s.sensors.values())}
+        assert 0 < len(lost) < len(sidecar.samples)
+    with Loader(open_mixture(config), config, 0, 0, 1) as loader:
+        found = [batch for _ in range(6) for batch in next(loader)]
+        skipped = list(loader.skipped)
+    blank = 0
+    for ours, theirs in zip(found, whole, strict=True):
+        a, b = ours.streams["pairs"], theirs.streams["pairs"]
+        assert (a.keys, a.passes) == (b.keys, b.passes)
+        assert a.skipped == tuple(row for row, key in enumerate(a.keys) if key in lost)
+        blank += len(a.skipped)
+        for row in range(len(a.keys)):
+            for mine, right in zip(tensors(a), tensors(b), strict=True):
+                assert torch.equal(mine[row], right[row]) != (row in a.skipped)
+                assert row not in a.skipped or not mine[row].any()
+    assert blank
+    taken = [item for item in skipped if item.step < 6]
+    assert {item.key for item in taken} == {key for b in found for key in b.streams["pairs"].keys if key in lost}
+    assert len(taken) == blank
+    for item in taken:
+        assert (item.stream, item.shard) == ("pairs", "pairs-000001")
+        assert item.key in item.reason
+
+
+def test_what_cannot_be_used_at_all_is_not_skipped(tmp_path, no_backoff):
+    wrong = S1.model_copy(update={"bands": ("VV", "VH", "HH")})
+    samples = [(key, {"s1": rasters["s1"]}) for key, rasters in random_samples([wrong], 8)]
+    make_collection(tmp_path / "series", samples, [wrong], sensors={"s1": S1}, statistics={})
+    stream = StreamConfig(collections=("series",), sub_batch=1, lr=1)
+    statistics = {"s1": {"mean": (0.0, 0.0), "std": (1.0, 1.0)}}
+    with pytest.raises(ShardError, match="Leave sensor s1 out"):
+        run_until_error(data_config(tmp_path, streams={"series": stream}, statistics=statistics, on_error="skip"))
+
+
 def test_damage_of_a_sensor_that_is_not_used_does_not_matter(tmp_path, no_backoff):
     write_pairs(tmp_path)
     damage(tmp_path, flip_s2_byte)
@@ -364,15 +409,17 @@ def test_a_truncated_shard_is_named(tmp_path, no_backoff):
 def test_a_fault_on_the_way_heals_by_reading_again(root, no_backoff, monkeypatch):
     config = data_config(root)
     expected = [flat(batch) for lanes in batches(config, 6) for batch in lanes]
-    calls = []
+    asked: dict[tuple[str, int], int] = {}
 
     class FlakyStore(LocalStore):
         def get_range(self, path, start, length):
             data = super().get_range(path, start, length)
-            calls.append(path)
-            if len(calls) % 5 == 1:
+            if (path, start) in asked:
+                return data
+            asked[path, start] = len(asked)
+            if asked[path, start] % 5 == 0:
                 return data[:-1]
-            if len(calls) % 5 == 3:
+            if asked[path, start] % 5 == 2:
                 return data[:-1] + bytes([data[-1] ^ 255])
             return data
 

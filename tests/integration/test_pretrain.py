@@ -73,6 +73,7 @@ def test_metrics_tell_of_every_step_stream_and_layer(uncut: Path) -> None:
             assert sum(load) == pytest.approx(1)
             assert len(load) == 4
         assert row["grad_norm"] > 0
+        assert row["skipped"] == 0
     directions = {name for row in rows for section in row["streams"].values() for name in section["losses"]}
     assert {"s1->s1", "s1->s2", "s2->s1", "s2->s2", "rgb->dsm", "dsm->rgb", "dsm->dsm", "rgb->rgb"} == directions
     assert rows[0]["streams"]["mdas"]["lr"] < rows[4]["streams"]["mdas"]["lr"] < rows[4]["streams"]["rgb"]["lr"]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gfm_pipeline.models.config import EncoderConfig, ModelConfig, MoEConfig
+from gfm_pipeline.models.embed import cells_to_pixels
 from gfm_pipeline.models.msgfm import MsGFM
 from gfm_pipeline.objectives.cross_sensor_mim import CrossSensorMIM, CrossSensorMIMConfig, normalise_locally
 from gfm_pipeline.objectives.objective import OBJECTIVES
@@ -19,6 +20,7 @@ class Part:
     images: dict[str, Tensor]
     masks: dict[str, Tensor]
     keys: tuple[str, ...]
+    skipped: tuple[int, ...] = ()
 
 
 @dataclass
@@ -82,6 +84,22 @@ def test_loss_region_all_counts_every_pixel() -> None:
     losses = CrossSensorMIM(config)(Echo(), data, torch.Generator())  # type: ignore[arg-type]
     image = data.streams["pairs"].images["s1"]
     assert float(losses.parts["pairs"]["s1->s1"]) == pytest.approx(float((image - 0.5).abs().mean()), rel=1e-5)
+
+
+def test_a_skipped_row_counts_in_no_loss() -> None:
+    for region in ("all", "hidden"):
+        data = batch()
+        part = data.streams["pairs"]
+        config = CrossSensorMIMConfig(cross_share=0.0, loss_region=region)
+        image, mask = part.images["s1"], part.masks["s1"]
+        image[1], mask[1], part.skipped = 1e6, 0, (1,)
+        losses = CrossSensorMIM(config)(Echo(), data, torch.Generator())  # type: ignore[arg-type]
+        rest = [row for row in range(len(image)) if row != 1]
+        distance = (image[rest] - 0.5).abs()
+        hidden = (
+            cells_to_pixels(mask[rest], image.shape[-1]).expand_as(distance) if region == "hidden" else distance >= 0
+        )
+        assert float(losses.parts["pairs"]["s1->s1"]) == pytest.approx(float(distance[hidden.bool()].mean()), rel=1e-4)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
