@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import shapely
 
 from gfm_pipeline.shards.manifest import Sidecar, tar_path
+from gfm_pipeline.shards.parquet import ParquetReader
 from gfm_pipeline.shards.sample import SampleRecord
 from gfm_pipeline.storage import Store
-from shard_builder.parquet import ParquetReader
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 

@@ -38,7 +38,8 @@ def check(path: Path, overrides: tuple[str, ...]) -> None:
             f"an epoch takes {passes:.2f} passes"
         )
         for loss in stream.left_out:
-            click.echo(f"  left out: {loss.samples} samples of {loss.collection} without {', '.join(loss.missing)}")
+            why = f"without {', '.join(loss.missing)}" if loss.missing else "that do not pass the filter"
+            click.echo(f"  left out: {loss.samples} samples of {loss.collection} {why}")
         if found.repeated or found.missing:
             raise PlanError(f"stream {name}: {found.repeated} samples repeated and {found.missing} missing in a pass.")
         click.echo("  every sample once in a pass")

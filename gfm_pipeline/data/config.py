@@ -5,9 +5,40 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from gfm_pipeline.config import StrictModel
+
+_DATE = r"\d{4}(-\d\d(-\d\d)?)?"
+
+
+class FilterConfig(StrictModel):
+    """Which samples of a stream's collections to use, by what their catalogs say. All that is set must hold."""
+
+    region: tuple[float, float, float, float] | str | None = None
+    """(west, south, east, north) in degrees, or the path or URL of a GeoJSON file with polygons. Samples whose
+    footprint touches it; none without a footprint. A west beyond the east crosses 180 degrees."""
+    since: str | None = Field(default=None, pattern=f"^{_DATE}$")
+    """First date, as 2019, 2019-06 or 2019-06-30; samples with any date in the range, none without dates."""
+    until: str | None = Field(default=None, pattern=f"^{_DATE}$")
+    """Last date; 2019-06 means to the end of June."""
+    labels: dict[str, tuple[str, ...]] = {}
+    """By label, the values that are wanted, e.g. {"split": ["train"]}; of a list of labels, any."""
+
+    @field_validator("region")
+    @classmethod
+    def _region_is_on_earth(cls, region: tuple[float, ...] | str | None) -> tuple[float, ...] | str | None:
+        if isinstance(region, tuple):
+            west, south, east, north = region
+            if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90 and west != east):
+                raise ValueError(f"{list(region)} is no (west, south, east, north) in degrees")
+        return region
+
+    @model_validator(mode="after")
+    def _something_is_asked(self) -> FilterConfig:
+        if self.region is None and not (self.since or self.until or self.labels):
+            raise ValueError("an empty filter: set region, since, until or labels, or leave it out")
+        return self
 
 
 class StreamConfig(StrictModel):
@@ -17,6 +48,8 @@ class StreamConfig(StrictModel):
     """Folders of collections, relative to `data.root` unless absolute."""
     sensors: tuple[str, ...] | None = None
     """Sensors to use, all others are not read; None takes every image sensor of the collections, no label rasters."""
+    filter: FilterConfig | None = None
+    """Use only the samples that pass; None: all of them. Another choice is another order of samples."""
     sub_batch: int = Field(gt=0)
     """Images per lane and optimizer step. An image is one sensor of one sample: 32 images of Sentinel-1/2 pairs are
     16 pairs, as the paper counts them. Must be a multiple of the number of sensors."""

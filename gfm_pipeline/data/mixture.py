@@ -10,8 +10,11 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gfm_pipeline.data.config import DataConfig, StreamConfig
 from gfm_pipeline.data.normalize import Normalisation, resolve_normalisation
@@ -40,6 +43,13 @@ class ShardRef:
 
     store: Store
     entry: ShardEntry
+    selected: NDArray[np.int64] | None = field(default=None, compare=False)
+    """Sorted indices of the samples that pass the stream's filter; None: all."""
+
+    @property
+    def samples(self) -> int:
+        """Number of samples that the stream uses of it."""
+        return self.entry.samples if self.selected is None else len(self.selected)
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class LeftOut:
     collection: str
     samples: int
     missing: tuple[str, ...]
-    """The wanted sensors that these samples do not carry."""
+    """The wanted sensors that these samples do not carry; empty for what the filter leaves out."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ class Stream:
     @property
     def num_samples(self) -> int:
         """Number of samples that the stream uses."""
-        return sum(shard.entry.samples for shard in self.shards)
+        return sum(shard.samples for shard in self.shards)
 
 
 @dataclass(frozen=True)
@@ -141,7 +151,7 @@ def _planned(streams: Mapping[str, Stream]) -> list[PlannedStream]:
     return [
         PlannedStream(
             name=stream.name,
-            shard_samples=tuple(shard.entry.samples for shard in stream.shards),
+            shard_samples=tuple(shard.samples for shard in stream.shards),
             samples_per_step=stream.samples_per_step,
             digest=stream.digest,
         )
@@ -169,21 +179,35 @@ def _open_stream(name: str, config: StreamConfig, collections: list[Collection])
     for collection in collections:
         manifest = collection.manifest
         usable = [entry for entry in manifest.shards if set(sensors) <= set(entry.sensors)]
-        shards += [ShardRef(collection.store, entry) for entry in usable if entry.samples]
         left_out += _left_out(manifest, sensors)
+        refs = [ShardRef(collection.store, entry) for entry in usable]
+        if config.filter is not None:
+            from gfm_pipeline.data.select import select_samples  # its libraries take a while to load
+
+            passed = select_samples(collection.store, usable, config.filter)
+            refs = [replace(ref, selected=passed[ref.entry.name]) for ref in refs]
+            gone = sum(ref.entry.samples - ref.samples for ref in refs)
+            left_out += [LeftOut(manifest.name, gone, ())] if gone else []
+        shards += [ref for ref in refs if ref.samples]
     for loss in left_out:
-        _log.warning(
-            "stream %s leaves out %d samples of %s, which have no %s",
-            *(name, loss.samples, loss.collection, " and no ".join(loss.missing)),
-        )
+        why = f"which have no {' and no '.join(loss.missing)}" if loss.missing else "which do not pass its filter"
+        _log.warning("stream %s leaves out %d samples of %s, %s", name, loss.samples, loss.collection, why)
     if not shards:
         raise ConfigError(
-            f"{where}: no sample of {', '.join(config.collections)} carries all of {', '.join(sensors)}. "
+            f"{where}: no sample of {', '.join(config.collections)} carries all of {', '.join(sensors)}"
+            f"{' and passes the filter' if config.filter else ''}. "
             f"Set {where}.sensors to sensors that occur together, or make a stream of each collection."
         )
-    chosen = [[c.digest, [shard.entry.name for shard in shards if shard.store is c.store]] for c in collections]
+    chosen = [[c.digest, [_named(shard) for shard in shards if shard.store is c.store]] for c in collections]
     digest = hashlib.sha256(json.dumps(chosen).encode()).hexdigest()
     return Stream(name, sensors, config.sub_batch // len(sensors), tuple(shards), tuple(left_out), digest)
+
+
+def _named(shard: ShardRef) -> str | list[str]:
+    """Return what stands for a shard in a digest: its name, and which samples if not all."""
+    if shard.selected is None:
+        return shard.entry.name
+    return [shard.entry.name, hashlib.sha256(shard.selected.astype("<i8").tobytes()).hexdigest()]
 
 
 def _wanted_sensors(where: str, config: StreamConfig, collections: list[Collection]) -> tuple[str, ...]:
@@ -215,11 +239,11 @@ def _agreed_spec(sensor: str, collections: Iterable[Collection]) -> SensorSpec:
     first = carrying[0].sensors[sensor]
     for manifest in carrying[1:]:
         spec = manifest.sensors[sensor]
-        for field in ("bands", "dtype", "units", "kind", "nodata"):
-            ours, theirs = getattr(first, field), getattr(spec, field)
+        for name in ("bands", "dtype", "units", "kind", "nodata"):
+            ours, theirs = getattr(first, name), getattr(spec, name)
             if ours != theirs:
                 raise ConfigError(
-                    f"collections {carrying[0].name} and {manifest.name} disagree about sensor {sensor}: {field} is "
+                    f"collections {carrying[0].name} and {manifest.name} disagree about sensor {sensor}: {name} is "
                     f"{ours} in one and {theirs} in the other. Build one of them with another name for its sensor."
                 )
     return first

@@ -65,7 +65,7 @@ class ShardIndex:
     keys: list[str]
     columns: dict[str, SensorColumn]
     unwanted: NDArray[np.int64]
-    """Offsets of the members of all other sensors, sorted."""
+    """Offsets of the members of all other sensors and samples, sorted."""
 
     def ranges(self, samples: Sequence[int]) -> list[Range]:
         """Return the reads that bring the wanted sensors of `samples` and no other sensor's or sample's pixels."""
@@ -100,11 +100,15 @@ def load_shard_index(shard: ShardRef, sensors: Sequence[str]) -> ShardIndex:
             f"{where}: the sidecar of shard {name} lists {len(sidecar.samples)} samples, the manifest says "
             f"{shard.entry.samples}. Build the collection again."
         )
+    chosen = range(len(sidecar.samples)) if shard.selected is None else shard.selected.tolist()
+    samples = [sidecar.samples[index] for index in chosen]
+    taken = set(chosen)
+    others = [sample for index, sample in enumerate(sidecar.samples) if index not in taken]
     known: dict[Stored, Stored] = {}
     columns: dict[str, SensorColumn] = {}
     for sensor in sensors:
         try:
-            members = [sample.sensors[sensor] for sample in sidecar.samples]
+            members = [sample.sensors[sensor] for sample in samples]
         except KeyError:
             raise ShardError(f"{where}: a sample of shard {name} has no {sensor}, its sidecar promises one.") from None
         stored = [Stored(member.extension, member.dtype, member.shape) for member in members]
@@ -114,5 +118,6 @@ def load_shard_index(shard: ShardRef, sensors: Sequence[str]) -> ShardIndex:
             crc32=np.array([member.crc32 for member in members], dtype=np.int64),
             stored=[known.setdefault(entry, entry) for entry in stored],
         )
-    unwanted = [m.offset for sample in sidecar.samples for s, m in sample.sensors.items() if s not in columns]
-    return ShardIndex([sample.key for sample in sidecar.samples], columns, np.sort(np.array(unwanted, dtype=np.int64)))
+    unwanted = [m.offset for sample in samples for s, m in sample.sensors.items() if s not in columns]
+    unwanted += [m.offset for sample in others for m in sample.sensors.values()]
+    return ShardIndex([sample.key for sample in samples], columns, np.sort(np.array(unwanted, dtype=np.int64)))

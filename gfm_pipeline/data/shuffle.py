@@ -41,7 +41,7 @@ class ShuffleQuality:
 
 def shuffle_quality(plan: Plan, stream: Stream, pass_index: int = 0) -> ShuffleQuality:
     """Return how well one pass of `stream` is shuffled; costs O(samples) time, and a byte of memory for each."""
-    sizes = np.array([shard.entry.samples for shard in stream.shards], dtype=np.int64)  # [shards]
+    sizes = np.array([shard.samples for shard in stream.shards], dtype=np.int64)  # [shards]
     ends, total = np.cumsum(sizes), int(sizes.sum())
     seen = np.zeros(total, dtype=np.uint8)
     positions = same = pairs = batches = shards = 0

@@ -6,9 +6,9 @@ from typing import Any
 
 from gfm_pipeline.errors import ShardError
 from gfm_pipeline.shards import CATALOG_PATH
+from gfm_pipeline.shards.parquet import ParquetReader
 from gfm_pipeline.storage import Store
 from shard_builder.catalog import SCHEMA
-from shard_builder.parquet import ParquetReader
 
 
 class CatalogRows:

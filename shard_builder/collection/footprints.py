@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.errors import ShardError
 from gfm_pipeline.shards import CATALOG_PATH
+from gfm_pipeline.shards.parquet import ParquetReader
 from gfm_pipeline.storage import Store
-from shard_builder.parquet import ParquetReader
 
 
 def read_footprints(store: Store, most: int) -> tuple[list[NDArray[np.float64]], int]:

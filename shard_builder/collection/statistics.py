@@ -10,9 +10,9 @@ from typing import Any
 from gfm_pipeline.errors import ShardError
 from gfm_pipeline.shards import CATALOG_PATH
 from gfm_pipeline.shards.manifest import Manifest, load_manifest, load_sidecar
+from gfm_pipeline.shards.parquet import ParquetReader
 from gfm_pipeline.storage import Store, open_store
 from shard_builder.collection.pixels import count_classes, is_labels, read_sample
-from shard_builder.parquet import ParquetReader
 
 MAX_VALUES = 1000
 """Different values of one label that are counted; a label with more tells samples apart, not classes."""

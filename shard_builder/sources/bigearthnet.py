@@ -31,13 +31,13 @@ import pyarrow as pa
 
 from gfm_pipeline.errors import ArchiveError, ItemError
 from gfm_pipeline.sensors import SensorSpec, builtin_sensor
+from gfm_pipeline.shards.parquet import ParquetReader
 from shard_builder.archives import ArchiveReader, MemberRef
 from shard_builder.archives.parts import is_later_part
 from shard_builder.corine import nineteen
 from shard_builder.images import decode_tiff
 from shard_builder.own.patterns import iso_date
 from shard_builder.own.stacking import stack_bands
-from shard_builder.parquet import ParquetReader
 from shard_builder.planned import PlannedRaster
 from shard_builder.raster import Decoded
 from shard_builder.source import SOURCES, InputView, Source

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shard_builder.parquet import ParquetReader
+from gfm_pipeline.shards.parquet import ParquetReader
 from tests.conftest import run_command
 
 CODE = """
@@ -34,7 +34,7 @@ print(len(os.listdir("/proc/self/task")) - before)
     ],
 )
 def test_no_thread_is_left(read: str) -> None:
-    code = CODE.format(imports="from shard_builder.parquet import ParquetReader", read=read)
+    code = CODE.format(imports="from gfm_pipeline.shards.parquet import ParquetReader", read=read)
     assert run_command(sys.executable, "-c", code).stdout.strip() == "0"
 
 
