@@ -136,14 +136,13 @@ def _train(run: Run, loader: Loader, tracker: Tracker | None, first_step: int) -
     console = _Console(world, last_step)
     batches = iter(loader)
     skipped = run.run_dir / f"skipped-{world.rank:05d}.jsonl"
-    written = 0
     for step in range(first_step, last_step):
         started = time.perf_counter()
         for group in run.engine.optimizer.param_groups:
             group["lr"] = learning_rate(group["base_lr"], step, config.schedule, steps_per_epoch)
         lanes = next(batches)
         waited = time.perf_counter() - started
-        written = _record_skipped(skipped, loader, written)
+        _record_skipped(skipped, loader, step)
         if step == first_step:
             layout = (loader.state(step).plan_digest, [lane.layout() for lane in lanes])
             assert_equal_on_all_ranks(world, "order of samples or batch layout", layout)
@@ -165,13 +164,12 @@ def _train(run: Run, loader: Loader, tracker: Tracker | None, first_step: int) -
     _say(world, f"finished: {last_step} steps, checkpoint in {latest_checkpoint(run.run_dir)}")
 
 
-def _record_skipped(path: Path, loader: Loader, written: int) -> int:
-    """Append what the loader has left out since the first `written` records; return how many there are now."""
-    found = loader.skipped[written:]
+def _record_skipped(path: Path, loader: Loader, step: int) -> None:
+    """Append what the loader has left out of `step`; it has looked further ahead."""
+    found = [item for item in loader.skipped if item.step == step]
     if found:
         with path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(item._asdict()) + "\n" for item in found)
-    return written + len(found)
 
 
 def _state(run: Run, loader: Loader, step: int) -> CheckpointState:
