@@ -64,9 +64,7 @@ if [ "$gpus" = 0 ]; then
     # One thread per process: two processes with more would fight over the cores.
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} DS_ACCELERATOR=cpu
 else
-    experts_apart=4
-    while [ $((ranks % experts_apart)) != 0 ]; do experts_apart=$((experts_apart / 2)); done
-    overrides+=(--set "data.lanes=$ranks" --set "engine.ep_size=$experts_apart")
+    overrides+=(--set "data.lanes=$ranks")
 fi
 step deepspeed --num_gpus "$ranks" launch/pretrain.py --config configs/pretrain/quickstart.yaml \
     --set "data.root=$out/shards" --set "run_dir=$out/run" "${overrides[@]}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from gfm_pipeline.config import dump_config, load_config
+from gfm_pipeline.errors import ConfigError
 from gfm_pipeline.train.config import TrainConfig
 
 
@@ -15,9 +17,35 @@ def config() -> None:
     """Check and show a training configuration."""
 
 
+def _options(command: Any) -> Any:
+    command = click.option(
+        "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value; repeatable."
+    )(command)
+    return click.option(
+        "--config", "path", type=click.Path(path_type=Path), required=True, help="YAML file of the run."
+    )(command)
+
+
 @config.command()
-@click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="YAML file of the run.")
-@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value; repeatable.")
+@_options
 def show(path: Path, overrides: tuple[str, ...]) -> None:
     """Print the configuration with every default filled in, or the first error in it."""
     click.echo(dump_config(load_config(path, TrainConfig, overrides)), nl=False)
+
+
+@config.command()
+@_options
+@click.option("--world", default=1, show_default=True, type=click.IntRange(min=1), help="Number of processes.")
+@click.option("--per-node", type=click.IntRange(min=1), help="Processes on each machine; all of them by default.")
+def check(path: Path, overrides: tuple[str, ...], world: int, per_node: int | None) -> None:
+    """Say what keeps the run from starting on so many processes: sizes that do not divide, data that is not there."""
+    from gfm_pipeline.train.topology import check_topology
+
+    loaded = load_config(path, TrainConfig, overrides)
+    problems = check_topology(loaded, world, per_node)
+    if problems:
+        raise ConfigError(f"{path} cannot run on {world} processes: " + " ".join(problems))
+    experts = loaded.model.moe.num_experts
+    ranks = loaded.engine.expert_ranks(experts, world, per_node)
+    shared = f", {experts} experts of a layer over {ranks}" if experts > 1 else ""
+    click.echo(f"{path} can run on {world} processes: {loaded.data.lanes // world} lanes each{shared}.")

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from gfm_pipeline.config.base import read_tree
 from gfm_pipeline.errors import ConfigError, nearest
 
 M = TypeVar("M", bound=BaseModel)
@@ -29,24 +30,13 @@ class StrictModel(BaseModel):
 
 
 def load_config(path: str | Path, model: type[M], overrides: Sequence[str] = ()) -> M:
-    """Return `model` as read from the YAML file `path` with `overrides` ("a.b=c") applied.
+    """Return `model` as read from the YAML file `path`, and its bases, with `overrides` ("a.b=c") applied.
 
     Raises ConfigError for a missing or unreadable file, an unknown key, or a value that does not fit.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error}. Give an existing YAML file.") from error
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {_one_line(str(error))}") from error
-    if tree is None:
-        tree = {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} holds a {type(tree).__name__} at its top level, expected a mapping of sections.")
-    return parse_config(apply_overrides(tree, overrides), model, str(path))
+    tree, files = read_tree(Path(path))
+    origin = " on ".join(str(file) for file in files)
+    return parse_config(apply_overrides(tree, overrides), model, origin)
 
 
 def parse_config(tree: dict[str, Any], model: type[M], origin: str) -> M:

@@ -18,6 +18,8 @@ class World:
     rank: int
     size: int
     device: torch.device
+    per_node: int | None = None
+    """Ranks on this machine, where the launcher says so."""
 
     @property
     def is_first(self) -> bool:
@@ -62,7 +64,9 @@ def start_world() -> World:
         torch.cuda.set_device(local_rank)
     deepspeed.init_distributed("nccl" if cuda else "gloo", auto_mpi_discovery=False, verbose=False)
     device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
-    return World(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
+    per_node = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE")  # torchrun's word and deepspeed's
+    rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return World(rank, size, device, int(per_node) if per_node else None)
 
 
 def stop_world() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from gfm_pipeline.config import StrictModel
 from gfm_pipeline.data.config import DataConfig
+from gfm_pipeline.errors import ConfigError
 from gfm_pipeline.models.config import ModelConfig
 from gfm_pipeline.objectives.objective import check_objectives
 
@@ -44,13 +46,44 @@ class ScheduleConfig(StrictModel):
 class EngineConfig(StrictModel):
     """How DeepSpeed spreads the work."""
 
-    ep_size: int = Field(default=1, gt=0)
-    """Ranks over which the experts of a layer are shared. Must divide the world size and the number of experts."""
+    ep_size: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
+    """Ranks over which the experts of a layer are shared. Must divide the world size and the number of experts; auto
+    takes the largest such number within a machine. It changes the speed, not the losses."""
     zero_stage: Literal[1, 2] = 1
     """1 shares optimizer states between ranks, 2 gradients too. DeepSpeed's experts do not work with stage 3."""
     dtype: Literal["fp32", "bf16"] = "fp32"
     """bf16: matrix products of the forward and backward pass in bfloat16 (torch.autocast). Weights, gradients and
     optimizer states are fp32 always."""
+
+    @field_validator("zero_stage", mode="before")
+    @classmethod
+    def _experts_need_whole_weights(cls, stage: Any) -> Any:
+        if stage == 3:
+            raise ValueError("stage 3 shares out weights, with which DeepSpeed's experts do not work; set 1 or 2")
+        return stage
+
+    def expert_ranks(self, num_experts: int, world_size: int, per_node: int | None = None) -> int:
+        """Return over how many ranks the experts are shared; `per_node` is the number of ranks on a machine.
+
+        Without experts (`num_experts` 1) that is one, whatever is set. Raises ConfigError for a size that cannot work.
+        """
+        if num_experts == 1:
+            return 1
+        if self.ep_size == "auto":
+            # Within a machine: the experts' all-to-all is cheap between its GPUs and dear between machines.
+            return math.gcd(num_experts, world_size, per_node or world_size)
+        for what, number in (("model.moe.num_experts", num_experts), ("the world size", world_size)):
+            if number % self.ep_size:
+                raise ConfigError(
+                    f"engine.ep_size {self.ep_size} does not divide {what} {number}. "
+                    f"Set engine.ep_size to auto or one of {divisors(math.gcd(num_experts, world_size))}."
+                )
+        return self.ep_size
+
+
+def divisors(number: int) -> list[int]:
+    """Return what divides `number`, in rising order."""
+    return [n for n in range(1, number + 1) if number % n == 0]
 
 
 class CheckpointConfig(StrictModel):
@@ -102,9 +135,5 @@ class TrainConfig(StrictModel):
                 f"data.mask.cell_px {data.mask.cell_px} must be a multiple of model.encoder.patch_px "
                 f"{encoder.patch_px} and divide data.image_px {data.image_px}"
             )
-        if self.model.moe.num_experts % self.engine.ep_size:
-            raise ValueError(
-                f"engine.ep_size {self.engine.ep_size} does not divide model.moe.num_experts "
-                f"{self.model.moe.num_experts}"
-            )
+        self.engine.expert_ranks(self.model.moe.num_experts, self.model.moe.num_experts)
         return self

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from gfm_pipeline.data.batch import HeterogeneousBatch
-from gfm_pipeline.errors import ConfigError
 from gfm_pipeline.models.moe import ExpertPlacement, ShardedMoE
 from gfm_pipeline.models.msgfm import MsGFM
 from gfm_pipeline.objectives.objective import Objective
@@ -65,15 +64,11 @@ class TrainingModule(nn.Module):
         return total, named
 
 
-def place_experts(config: EngineConfig, world: World) -> ExpertPlacement:
+def place_experts(config: EngineConfig, num_experts: int, world: World) -> ExpertPlacement:
     """Return which share of the experts this rank holds; raise ConfigError when the ranks cannot share them."""
-    if world.size % config.ep_size:
-        raise ConfigError(
-            f"engine.ep_size {config.ep_size} does not divide the world size {world.size}. "
-            f"Set engine.ep_size to one of {[n for n in range(1, world.size + 1) if world.size % n == 0]}."
-        )
+    size = config.expert_ranks(num_experts, world.size, world.per_node)
     # DeepSpeed forms expert-parallel groups from consecutive ranks.
-    return ExpertPlacement(config.ep_size, world.rank % config.ep_size)
+    return ExpertPlacement(size, world.rank % size)
 
 
 def start_engine(

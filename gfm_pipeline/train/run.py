@@ -88,7 +88,7 @@ def _assemble(config: TrainConfig, world: World, run_dir: Path) -> Run:
         config.data.lanes,
         config.optim,
     )
-    placement = place_experts(config.engine, world)
+    placement = place_experts(config.engine, config.model.moe.num_experts, world)
     model = MsGFM(config.model, mixture.sensors, config.data.image_px, config.seed, placement)
     module = TrainingModule(
         model,

@@ -12,6 +12,7 @@ from shard_builder.cli import shard_builder
 # Configuration is --config and --set; an option for a field would be one of a hundred. Extend this list with care.
 OPTIONS = {
     "gfm config show": {"--config", "--set"},
+    "gfm config check": {"--config", "--set", "--world", "--per-node"},
     "gfm data check": {"--config", "--set"},
     "gfm data order": {"--config", "--set", "--rank", "--world", "--step", "--steps"},
     "gfm visualize": {"--run", "--out", "--samples", "--set"},
@@ -61,6 +62,7 @@ def test_help_needs_no_heavy_import(module: str) -> None:
     "arguments",
     [
         ["config", "show", "--config", "configs/pretrain/quickstart.yaml"],
+        ["config", "check", "--help"],
         ["data", "order", "--help"],
     ],
 )
