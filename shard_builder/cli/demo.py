@@ -17,7 +17,8 @@ import click
     "--tile-px", type=click.IntRange(32, 1024), default=128, show_default=True, help="Rows and columns of an image."
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Which planet to make.")
-def demo(out: Path, places: int, tile_px: int, seed: int) -> None:
+@click.option("--families", metavar="NAME,NAME", default="", help="These archive families, e.g. sen12ms, instead of all.")
+def demo(out: Path, places: int, tile_px: int, seed: int, families: str) -> None:
     """Make raw archives of a synthetic planet, in the layouts of the published ones.
 
     For N places: N co-located Sentinel-1 / Sentinel-2 / land-cover patches (SEN12MS), one 800 px sub-area of aerial
@@ -25,16 +26,17 @@ def demo(out: Path, places: int, tile_px: int, seed: int) -> None:
     their land-cover classes. All sensors of a place are rendered from the same terrain and land cover. The same
     arguments always give the same bytes, and place i does not depend on N.
     """
-    from shard_builder.demo.families import FAMILIES, Request
+    from shard_builder.demo.families import Request, choose_families
     from shard_builder.demo.write import find_finished, write_archives
 
-    request = Request(places, tile_px, seed)
+    chosen = choose_families(families)
+    request = Request(places, tile_px, seed, tuple(family.name for family in chosen))
     record = find_finished(out, request)
     if record is None:
-        total = sum(family.count(places) for family in FAMILIES)
+        total = sum(family.count(places) for family in chosen)
         started = time.monotonic()
         with click.progressbar(length=total, label="Rendering a synthetic planet") as bar:
-            seen = dict.fromkeys((family.name for family in FAMILIES), 0)
+            seen = dict.fromkeys((family.name for family in chosen), 0)
 
             def advance(family: str, done: int, count: int) -> None:
                 bar.update(done - seen[family])

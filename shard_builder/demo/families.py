@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gfm_pipeline.errors import UsageError, nearest
 from shard_builder.demo.encode import Georeference, encode_jpeg, encode_png, encode_tiff
 from shard_builder.demo.materials import COVER_NAMES, LAND_COVER_CODES, Cover
 from shard_builder.demo.optical import render_rgb, render_s2
@@ -40,11 +41,13 @@ Member = tuple[str, str, bytes]
 
 @dataclass(frozen=True)
 class Request:
-    """What to make: `places` land-cover places of `tile_px` pixels from `seed`."""
+    """What to make: archives of `places` land-cover places of `tile_px` pixels from `seed`."""
 
     places: int
     tile_px: int
     seed: int
+    families: tuple[str, ...] = ()
+    """Names of the archive families; none for all."""
 
     def stream(self, family: int, index: int) -> np.random.Generator:
         """Return the random stream of member `index` of a family."""
@@ -163,3 +166,12 @@ FAMILIES = (
     Family("GeoPile", lambda places: 2 * places, _geopile, "GeoPileV0_labels.csv"),
     Family("MillionAID", lambda places: max(1, places // 2), _millionaid, "millionaid_test_labels.csv"),
 )
+
+
+def choose_families(names: str) -> tuple[Family, ...]:
+    """Return the families of a list like "sen12ms,mdas", all for an empty one; raise UsageError for an unknown name."""
+    known = {family.name.lower(): family for family in FAMILIES}
+    wanted = {name.strip().lower() for name in names.split(",")} - {""}
+    for name in sorted(wanted - set(known)):
+        raise UsageError(f"--families: the demo has no archive family '{name}'. {nearest(name, known)}")
+    return tuple(family for name, family in known.items() if not wanted or name in wanted)

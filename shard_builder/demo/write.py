@@ -25,6 +25,7 @@ RECIPE = 1
 
 RECORD = "demo.json"
 _MARKER = TEMPORARY_PREFIX + RECORD
+ALL = tuple(family.name for family in FAMILIES)
 
 
 class ArchiveRecord(StrictModel):
@@ -45,16 +46,13 @@ class DemoRecord(StrictModel):
     places: int
     tile_px: int
     seed: int
+    families: tuple[str, ...] = ALL
     archives: dict[str, ArchiveRecord] = {}
 
     def answers(self, request: Request) -> bool:
         """Return whether the record is of this request, made by this recipe."""
-        return (self.recipe, self.places, self.tile_px, self.seed) == (
-            RECIPE,
-            request.places,
-            request.tile_px,
-            request.seed,
-        )
+        asked = (RECIPE, request.places, request.tile_px, request.seed, request.families or ALL)
+        return (self.recipe, self.places, self.tile_px, self.seed, self.families) == asked
 
 
 def find_finished(folder: Path, request: Request) -> DemoRecord | None:
@@ -81,7 +79,7 @@ def write_archives(folder: Path, request: Request, progress: Callable[[str, int,
         folder.mkdir(parents=True, exist_ok=True)
         record = _begin(folder, request)
         store = LocalStore(folder)
-        for family in FAMILIES:
+        for family in (family for family in FAMILIES if family.name in (request.families or ALL)):
             if any(entry.family == family.name for entry in record.archives.values()):
                 progress(family.name, family.count(request.places), family.count(request.places))
                 continue
@@ -116,7 +114,8 @@ def _write_family(
 
 def _begin(folder: Path, request: Request) -> DemoRecord:
     """Return what an interrupted run of the same request finished; remove everything else it left."""
-    fresh = DemoRecord(places=request.places, tile_px=request.tile_px, seed=request.seed)
+    families = request.families or ALL
+    fresh = DemoRecord(places=request.places, tile_px=request.tile_px, seed=request.seed, families=families)
     record = fresh
     with contextlib.suppress(OSError, ConfigError, json.JSONDecodeError):
         left = _read(folder / _MARKER)
@@ -136,8 +135,9 @@ def _check_finished(folder: Path, request: Request) -> DemoRecord:
     if not record.answers(request):
         raise UsageError(
             f"{folder} holds demo archives of --places {record.places} --tile-px {record.tile_px} "
-            f"--seed {record.seed} (recipe {record.recipe}); asked for --places {request.places} "
-            f"--tile-px {request.tile_px} --seed {request.seed} (recipe {RECIPE}). "
+            f"--seed {record.seed} --families {','.join(record.families)} (recipe {record.recipe}); asked for "
+            f"--places {request.places} --tile-px {request.tile_px} --seed {request.seed} "
+            f"--families {','.join(request.families or ALL)} (recipe {RECIPE}). "
             "Give --out another folder or delete this one."
         )
     for name, entry in record.archives.items():

@@ -16,7 +16,7 @@ OPTIONS = {
     "gfm data check": {"--config", "--set"},
     "gfm data order": {"--config", "--set", "--rank", "--world", "--step", "--steps"},
     "gfm visualize": {"--run", "--out", "--samples", "--set"},
-    "shard-builder demo": {"--out", "--places", "--tile-px", "--seed"},
+    "shard-builder demo": {"--out", "--places", "--tile-px", "--seed", "--families"},
     "shard-builder plan": {"--config", "--set", "--save", "--json"},
     "shard-builder build": {"--config", "--set", "--fresh", "--executor", "--scheduler", "--task", "--json"},
     "shard-builder status": {"--config", "--set", "--json"},

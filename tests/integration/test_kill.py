@@ -19,7 +19,7 @@ from tests.conftest import BIN, ROOT, run_command
 from tests.contracts.test_sources import digests
 from tests.integration.test_build import command, wait_for_orphans
 
-MANY = pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])
+MANY = pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])
 SETTINGS = ("max_samples=1", "workers=2")
 
 

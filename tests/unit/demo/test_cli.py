@@ -84,3 +84,26 @@ def test_nonsense_is_refused(tmp_path, change):
     result = small(tmp_path / "new", **change)
     assert result.returncode == 2
     assert not (tmp_path / "new").exists()
+
+
+def test_some_families_are_the_archives_that_all_have(finished, tmp_path):
+    result = small(tmp_path / "new", families="geopile, MillionAID")
+    assert result.returncode == 0, result.stderr
+    made = {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir() if path.name != RECORD}
+    assert sorted(made) == [
+        "GeoPileV0.zip",
+        "GeoPileV0_labels.csv",
+        "millionaid_test.zip",
+        "millionaid_test_labels.csv",
+    ]
+    assert all((finished / name).read_bytes() == data for name, data in made.items())
+    assert "nothing to do" in small(tmp_path / "new", families="MillionAID,geopile").stdout
+    other = small(tmp_path / "new")
+    assert (other.returncode, "--families GeoPile,MillionAID" in other.stderr) == (2, True)
+
+
+def test_an_unknown_family_is_named(tmp_path):
+    result = small(tmp_path / "new", families="sen12m")
+    assert result.returncode == 2
+    assert "Did you mean 'sen12ms'" in result.stderr
+    assert not (tmp_path / "new").exists()
