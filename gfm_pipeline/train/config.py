@@ -12,6 +12,7 @@ from gfm_pipeline.data.config import DataConfig
 from gfm_pipeline.errors import ConfigError
 from gfm_pipeline.models.config import ModelConfig
 from gfm_pipeline.objectives.objective import check_objectives
+from gfm_pipeline.train.trackers.tracker import check_trackers
 
 
 class OptimConfig(StrictModel):
@@ -96,9 +97,16 @@ class CheckpointConfig(StrictModel):
 
 
 class LogConfig(StrictModel):
-    """How often metrics are written."""
+    """How often metrics are written, and where they are shown beside metrics.jsonl."""
 
     every_steps: int = Field(default=10, gt=0)
+    trackers: dict[str, dict[str, Any]] = Field(default={"tensorboard": {}}, validate_default=True)
+    """Trackers by name with their options: tensorboard, wandb, mlflow."""
+
+    @field_validator("trackers", mode="after")
+    @classmethod
+    def _fill_trackers(cls, sections: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        return check_trackers(sections)
 
 
 class TrainConfig(StrictModel):

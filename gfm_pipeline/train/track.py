@@ -1,22 +1,27 @@
-"""Metrics of a run: one JSON object per line in metrics.jsonl, the same numbers in TensorBoard.
+"""Metrics of a run: one JSON object per line in metrics.jsonl, the same numbers in every tracker.
 
-metrics.jsonl is written by the first rank only and holds exactly one line per logged step: when a run resumes, lines
-of steps that will be taken again are dropped first.
+Tables are written by the first rank only and hold exactly one line per logged step: when a run resumes, lines of steps
+that will be taken again are dropped first.
 """
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
 from gfm_pipeline.train.comm import World
+from gfm_pipeline.train.config import TrainConfig
 from gfm_pipeline.train.step import StepResult
+from gfm_pipeline.train.trackers.tracker import Picture, RunRecord, Tracker, build_trackers
 
-METRICS_FILE = "metrics.jsonl"
+METRICS = "metrics"
+METRICS_FILE = f"{METRICS}.jsonl"
 
 
 def gather_metrics(result: StepResult, world: World, num_lanes: int) -> dict[str, Any]:
@@ -57,32 +62,64 @@ def _expert_metrics(result: StepResult, world: World) -> dict[str, Any]:
     return {"expert_load": load, "drop_rate": drops}
 
 
-class Tracker:
-    """Writes rows of metrics; open on the first rank only."""
+class Tracking:
+    """Takes a run's rows and pictures: each row as a line of JSON, and everything to all trackers.
 
-    def __init__(self, run_dir: Path, first_step: int) -> None:
-        from torch.utils.tensorboard.writer import SummaryWriter
+    One without a folder, as on ranks other than the first, takes them and does nothing.
+    """
 
-        self._path = run_dir / METRICS_FILE
-        _drop_rows_from(self._path, first_step)
-        self._file = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step)
+    def __init__(self, run_dir: Path | None = None, trackers: Sequence[Tracker] = ()) -> None:
+        self._run_dir = run_dir
+        self._trackers = list(trackers)
+        self._files: dict[str, TextIO] = {}
 
-    def write(self, row: dict[str, Any]) -> None:
-        """Append the row of one step."""
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
-        for name, value in _flatten(row):
-            self._board.add_scalar(name, value, row["step"])
+    @property
+    def is_open(self) -> bool:
+        """Whether anything is written at all: what costs time to draw need not be drawn otherwise."""
+        return self._run_dir is not None
 
-    def __enter__(self) -> Tracker:
+    def write(self, row: Mapping[str, Any], table: str = METRICS) -> None:
+        """Append the row of step `row["step"]` to `<table>.jsonl`; a number that is not finite becomes null there.
+
+        Trackers get every number of it, the names of other tables preceded by the table's.
+        """
+        if self._run_dir is None:
+            return
+        if table not in self._files:
+            self._files[table] = (self._run_dir / f"{table}.jsonl").open("a", encoding="utf-8")
+        self._files[table].write(json.dumps(_finite(row), allow_nan=False) + "\n")
+        self._files[table].flush()
+        numbers = dict(_flatten(row, "" if table == METRICS else table))
+        for tracker in self._trackers:
+            tracker.scalars(numbers, row["step"])
+
+    def picture(self, name: str, picture: Picture, step: int) -> None:
+        """Show a picture [H,W,3] of step `step`."""
+        for tracker in self._trackers:
+            tracker.picture(name, picture, step)
+
+    def __enter__(self) -> Tracking:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        self._board.close()
+        for file in self._files.values():
+            file.close()
+        for tracker in self._trackers:
+            tracker.close()
+
+
+def open_tracking(config: TrainConfig, first_step: int) -> Tracking:
+    """Return the tracking of the run in `run_dir`; to be called once, on the first rank.
+
+    What earlier attempts wrote of `first_step` and later ones is dropped: those steps will be taken again.
+    """
+    run_dir = Path(config.run_dir)
+    for path in sorted(run_dir.glob("*.jsonl")):
+        _drop_rows_from(path, first_step)
+    record = RunRecord(run_dir, first_step, config.model_dump(mode="json"))
+    return Tracking(run_dir, build_trackers(config.log.trackers, record))
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
@@ -99,22 +136,30 @@ def _complete_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _drop_rows_from(path: Path, first_step: int) -> None:
-    if not path.exists():
-        return
     kept = [row for row in _complete_rows(path) if row["step"] < first_step]
     temporary = path.with_name(".tmp-" + path.name)
     temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
     temporary.replace(path)
 
 
-def _flatten(row: dict[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+def _finite(value: Any) -> Any:
+    """Return the tree with null for numbers that JSON has no word for."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _flatten(row: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    """Return (path, number) of every number in a row; words and the step itself are left out."""
     out: list[tuple[str, float]] = []
     for name, value in row.items():
         path = f"{prefix}/{name}" if prefix else name
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             out += _flatten(value, path)
-        elif isinstance(value, list):
-            out += [(f"{path}/{index}", float(item)) for index, item in enumerate(value)]
-        elif path != "step":
+        elif isinstance(value, list | tuple):
+            out += _flatten({str(index): item for index, item in enumerate(value)}, path)
+        elif isinstance(value, int | float) and name != "step":
             out.append((path, float(value)))
     return out

@@ -1,0 +1,88 @@
+"""The parts of a run, built from its configuration, and the places where more can be hooked in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gfm_pipeline.data.mixture import Mixture, open_mixture
+from gfm_pipeline.models.msgfm import MsGFM
+from gfm_pipeline.objectives.objective import build_objectives
+from gfm_pipeline.train.comm import World
+from gfm_pipeline.train.config import TrainConfig
+from gfm_pipeline.train.console import say
+from gfm_pipeline.train.engine import TrainingModule, place_experts, start_engine
+from gfm_pipeline.train.optim import (
+    StreamRate,
+    check_stream_names,
+    count_parameters,
+    effective_rates,
+    parameter_groups,
+    stream_weights,
+)
+from gfm_pipeline.train.schedule import total_steps
+from gfm_pipeline.train.track import Tracking
+
+
+@dataclass
+class Run:
+    """The parts of a run that its steps need."""
+
+    config: TrainConfig
+    world: World
+    mixture: Mixture
+    model: MsGFM
+    engine: Any
+    rates: dict[str, StreamRate]
+    run_dir: Path
+    track: Tracking = field(default_factory=Tracking)
+    """Where numbers and pictures go; on ranks other than the first it takes them and does nothing."""
+
+    @property
+    def last_step(self) -> int:
+        """Number of optimizer steps after which the run has ended."""
+        return total_steps(self.config.schedule, self.mixture.steps_per_epoch)
+
+
+Hook = Callable[[Run, int], None]
+"""Called on every rank after the update of step `step` (from 0) and before the checkpoint that follows it.
+
+All ranks call all hooks in the same order, so a hook may use collectives. Every step seeds its own draws: a hook that
+leaves parameters, optimizer and training mode as they were changes no bit of the training. A run that is resumed calls
+it again for the steps that it takes again; rows it has written for them to `run.track` are dropped first.
+"""
+
+
+def assemble(config: TrainConfig, world: World, run_dir: Path) -> Run:
+    """Return the parts of a run, freshly initialised. Every rank must call it."""
+    mixture = open_mixture(config.data)
+    check_stream_names(list(mixture.streams))
+    rates = effective_rates(
+        {name: (mixture.streams[name].sensors, s.lr, s.sub_batch) for name, s in config.data.streams.items()},
+        config.data.lanes,
+        config.optim,
+    )
+    placement = place_experts(config.engine, config.model.moe.num_experts, world)
+    model = MsGFM(config.model, mixture.sensors, config.data.image_px, config.seed, placement)
+    module = TrainingModule(
+        model,
+        build_objectives(config.objectives),
+        stream_weights(rates),
+        config.model.moe.aux_weight,
+        config.engine.dtype,
+    )
+    groups = parameter_groups(model, rates, config.optim)
+    say(world, f"model: {count_parameters(model):,} parameters on this rank, {len(mixture.sensors)} sensors")
+    for group in groups:
+        size = sum(parameter.numel() for parameter in group["params"])
+        say(world, f"  {group['label']:<20} {size:>12,}  lr {group['base_lr']:.3g}  decay {group['weight_decay']:.3g}")
+    engine = start_engine(module, groups, config.engine, config.optim, config.data.lanes // world.size)
+    return Run(config, world, mixture, model, engine, rates, run_dir)
+
+
+def build_hooks(config: TrainConfig) -> list[Hook]:
+    """Return what the configuration wants done beside training, in the order in which it is called."""
+    hooks: list[Hook] = []
+    return hooks

@@ -1,0 +1,82 @@
+"""Continuing the run that a folder holds: whose it is, whether it is the same run, and from where."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from gfm_pipeline.config import dump_config
+from gfm_pipeline.data.mixture import make_plan
+from gfm_pipeline.data.state import LoaderState
+from gfm_pipeline.errors import CheckpointError, TrainingError
+from gfm_pipeline.train.assemble import Run
+from gfm_pipeline.train.checkpoint import latest_checkpoint, load_into_engine, read_state
+from gfm_pipeline.train.comm import World, assert_equal_on_all_ranks
+from gfm_pipeline.train.config import TrainConfig
+from gfm_pipeline.train.console import say
+
+# Sections and keys that may differ between the run in a folder and the command that continues it.
+_MAY_CHANGE = tuple(
+    ["run_dir", "engine", "checkpoint", "log", "schedule.max_steps", "data.root", "data.threads", "data.prefetch_steps"]
+)
+
+
+@contextmanager
+def own(run_dir: Path, world: World) -> Iterator[None]:
+    """Hold the run folder's lock for as long as the first rank lives: two runs would overwrite each other."""
+    if not world.is_first:
+        yield
+        return
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise TrainingError(f"another run is writing to {run_dir}; set run_dir to another folder.") from error
+        yield
+
+
+def resume(run: Run) -> int:
+    """Load the newest checkpoint, if there is one; return the first step to take. Every rank must call it."""
+    if run.world.is_first:
+        run.run_dir.mkdir(parents=True, exist_ok=True)
+        (run.run_dir / "config.yaml").write_text(dump_config(run.config), encoding="utf-8")
+    folder = latest_checkpoint(run.run_dir)
+    assert_equal_on_all_ranks(run.world, "latest checkpoint", folder.name if folder else None)
+    if folder is None:
+        return 0
+    state = read_state(folder)
+    _check_same_run(state.config, run.config, folder)
+    first_step = LoaderState.from_dict(state.loader).resume_step(
+        make_plan(run.mixture, run.config.data, run.config.seed)
+    )
+    load_into_engine(folder, run.engine, run.model, state)
+    say(run.world, f"resuming from {folder} at step {first_step}")
+    return first_step
+
+
+def _check_same_run(stored: dict[str, Any], config: TrainConfig, folder: Path) -> None:
+    old, new = dict(leaves(stored)), dict(leaves(config.model_dump(mode="json")))
+    changed = sorted(
+        key
+        for key in old.keys() | new.keys()
+        if old.get(key) != new.get(key) and not any(key == ok or key.startswith(ok + ".") for ok in _MAY_CHANGE)
+    )
+    if changed:
+        key = changed[0]
+        raise CheckpointError(
+            f"{folder} belongs to a run with another configuration: {key} was {old.get(key)!r} and is now "
+            f"{new.get(key)!r} ({len(changed)} differences). Set run_dir to a new folder, or put the value back."
+        )
+
+
+def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of everything in a nested configuration."""
+    if isinstance(tree, dict) and tree:
+        for key, value in tree.items():
+            yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, tree
