@@ -10,6 +10,10 @@ from gfm_pipeline.command_line import LazyGroup, run
 COMMANDS = {
     "config": ("gfm_pipeline.cli.config:config", "Check and show a training configuration, defaults included."),
     "data": ("gfm_pipeline.cli.data:data", "Look at the order of samples without touching pixels."),
+    "evaluate": (
+        "gfm_pipeline.cli.evaluate:evaluate",
+        "Measure a checkpoint on held-out samples: reconstruction, nearest neighbours, linear probe.",
+    ),
     "visualize": (
         "gfm_pipeline.cli.visualize:visualize",
         "Draw reconstructions, loss curves and expert load of a run.",

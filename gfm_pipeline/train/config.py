@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from gfm_pipeline.config import StrictModel
 from gfm_pipeline.data.config import DataConfig
 from gfm_pipeline.errors import ConfigError
+from gfm_pipeline.evaluate.config import EvaluateConfig
 from gfm_pipeline.models.config import ModelConfig
 from gfm_pipeline.objectives.objective import check_objectives
 from gfm_pipeline.train.trackers.tracker import check_trackers
@@ -124,11 +125,24 @@ class TrainConfig(StrictModel):
     engine: EngineConfig = EngineConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
+    evaluate: EvaluateConfig | None = None
+    """None: nothing is measured beside the losses of training."""
 
     @field_validator("objectives", mode="after")
     @classmethod
     def _fill_objectives(cls, sections: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         return check_objectives(sections)
+
+    @model_validator(mode="after")
+    def _pixels_are_reconstructed(self) -> TrainConfig:
+        if self.evaluate is not None and self.evaluate.reconstruct:
+            mim = self.objectives.get("cross_sensor_mim")
+            if mim is None or mim["normalise_target_px"] is not None:
+                raise ValueError(
+                    "evaluate.reconstruct needs decoders that answer in pixels: the objective cross_sensor_mim, with "
+                    "normalise_target_px null. Leave evaluate.reconstruct out, or change objectives"
+                )
+        return self
 
     @model_validator(mode="after")
     def _sizes_divide(self) -> TrainConfig:

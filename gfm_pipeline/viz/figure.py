@@ -8,10 +8,13 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
+from gfm_pipeline.sensors.render import Picture
 from gfm_pipeline.storage import LocalStore
 
 INK = "#2b2b2b"
@@ -37,6 +40,14 @@ def tidy(axes: Axes, title: str) -> None:
     axes.tick_params(labelsize=8, colors=INK, which="both", width=0.6)
     axes.grid(True, axis="y", color="#e8e8e8", linewidth=0.7)
     axes.set_axisbelow(True)
+
+
+def to_picture(figure: Figure, dpi: int) -> Picture:
+    """Return the drawn figure as an image [H,W,3]."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    with Image.open(buffer) as image:
+        return np.array(image.convert("RGB"))
 
 
 def save(figure: Figure, path: Path, dpi: int = 130) -> Path:

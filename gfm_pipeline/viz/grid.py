@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from matplotlib.figure import Figure
+
 from gfm_pipeline.sensors.render import Picture
 from gfm_pipeline.viz.figure import FAINT, INK, new_figure, save
 
@@ -15,6 +17,7 @@ _LABEL_IN = 0.26
 _TITLE_IN = 0.40
 _HEADING_IN = 0.26
 _MARGIN_IN = 0.08
+GRID_DPI = 150
 
 
 class GridRow(NamedTuple):
@@ -26,6 +29,11 @@ class GridRow(NamedTuple):
 
 def reconstruction_grid(rows: Sequence[GridRow], columns: Sequence[str], title: str, path: Path) -> Path:
     """Draw the pictures under the headings `columns` and write a PNG; return its path."""
+    return save(grid_figure(rows, columns, title), path, dpi=GRID_DPI)
+
+
+def grid_figure(rows: Sequence[GridRow], columns: Sequence[str], title: str) -> Figure:
+    """Return the pictures under the headings `columns`."""
     if not rows:
         raise ValueError(f"no samples to draw for '{title}'")
     for row in rows:
@@ -58,7 +66,7 @@ def reconstruction_grid(rows: Sequence[GridRow], columns: Sequence[str], title: 
             axes = figure.add_axes(box)
             axes.imshow(picture, interpolation="nearest" if picture.shape[0] < 200 else "antialiased")
             axes.set_axis_off()
-    return save(figure, path, dpi=150)
+    return figure
 
 
 def _short(key: str, length: int = 34) -> str:

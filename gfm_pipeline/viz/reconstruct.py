@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,10 @@ from gfm_pipeline.config import apply_overrides, parse_config
 from gfm_pipeline.data.batch import StreamBatch
 from gfm_pipeline.data.loader import Loader
 from gfm_pipeline.data.mixture import open_mixture
+from gfm_pipeline.data.normalize import Normalisation
 from gfm_pipeline.errors import CheckpointError
-from gfm_pipeline.models.embed import cells_to_pixels
 from gfm_pipeline.models.msgfm import MsGFM, SensorImages
+from gfm_pipeline.models.reconstruct import reconstruct_whole
 from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.train.checkpoint import CheckpointState, latest_checkpoint, load_weights, read_state
 from gfm_pipeline.train.config import TrainConfig
@@ -67,6 +68,10 @@ def reconstruct_samples(run: TrainedModel, num_samples: int) -> Iterator[tuple[s
     The samples are the first that the run trained on, with the crops and masks they had then.
     """
     mixture = open_mixture(run.config.data)
+    statistics = {
+        sensor: Normalisation(mean=tuple(moments["mean"]), std=tuple(moments["std"]))
+        for sensor, moments in run.state.normalisation.items()
+    }
     collected: dict[tuple[str, str, str], list[Reconstruction]] = {}
     with Loader(mixture, run.config.data, run.config.seed, rank=0, world=1) as loader:
         batches = (lane for lanes in loader for lane in lanes)
@@ -76,7 +81,10 @@ def reconstruct_samples(run: TrainedModel, num_samples: int) -> Iterator[tuple[s
                 for source in part.images:
                     for target in part.images:
                         rows = collected.setdefault((stream, source, target), [])
-                        rows += _reconstruct(run, part, source, target)[: num_samples - len(rows)]
+                        found = reconstruct_batch(
+                            run.model, run.state.sensors, statistics, part, source, target, run.config.seed
+                        )
+                        rows += found[: num_samples - len(rows)]
                         if len(rows) == num_samples:
                             short.discard(stream)
     for (stream, _, _), rows in collected.items():
@@ -84,25 +92,28 @@ def reconstruct_samples(run: TrainedModel, num_samples: int) -> Iterator[tuple[s
 
 
 @torch.inference_mode()
-def _reconstruct(run: TrainedModel, part: StreamBatch, source: str, target: str) -> list[Reconstruction]:
+def reconstruct_batch(
+    model: MsGFM,
+    sensors: Mapping[str, SensorSpec],
+    statistics: Mapping[str, Normalisation],
+    part: StreamBatch,
+    source: str,
+    target: str,
+    seed: int,
+) -> list[Reconstruction]:
+    """Return what the model makes of the samples of a batch in one direction; all tensors on one device."""
     image_BCHW, mask_Bij = part.images[source], part.masks[source]
-    first, second = (
-        run.model.decode(target, run.model.encode([SensorImages(source, image_BCHW, mask)])[0])
-        for mask in (mask_Bij, complement(mask_Bij, run.config.seed))
-    )
-    # The model answers for hidden cells only: the others are asked for with a second mask that hides them.
-    hidden_B1HW = cells_to_pixels(mask_Bij, image_BCHW.shape[-1]).bool()
-    predicted = _physical(run.state, target, torch.where(hidden_B1HW, first, second))
-    source_BCHW = _physical(run.state, source, image_BCHW)
-    target_BCHW = _physical(run.state, target, part.images[target])
-    sensors = run.state.sensors
+    whole_BCHW = reconstruct_whole(model, SensorImages(source, image_BCHW, mask_Bij), [target], seed)[target]
+    predicted = _physical(statistics[target], whole_BCHW)
+    source_BCHW = _physical(statistics[source], image_BCHW)
+    target_BCHW = _physical(statistics[target], part.images[target])
     return [
         Reconstruction(
             key=key,
             source=sensors[source],
             target=sensors[target],
             source_CHW=source_BCHW[row],
-            mask_ij=mask_Bij[row].numpy(),
+            mask_ij=mask_Bij[row].cpu().numpy(),
             predicted_CHW=predicted[row],
             target_CHW=target_BCHW[row],
         )
@@ -110,20 +121,7 @@ def _reconstruct(run: TrainedModel, part: StreamBatch, source: str, target: str)
     ]
 
 
-def complement(mask_Bij: torch.Tensor, seed: int) -> torch.Tensor:
-    """Return masks that hide every visible cell, and as many cells in all as `mask_Bij` (or all the visible ones)."""
-    generator = torch.Generator().manual_seed(seed)
-    flat = mask_Bij.flatten(1)
-    # Rank cells, visible ones first, hidden ones in random order; hide the first of them.
-    order = (flat + torch.rand(flat.shape, generator=generator)).argsort(dim=1)
-    ranks = order.argsort(dim=1)
-    visible = (~flat).sum(1, keepdim=True)
-    count = torch.maximum(flat.sum(1, keepdim=True), visible)
-    return (ranks < count).reshape(mask_Bij.shape)
-
-
-def _physical(state: CheckpointState, sensor: str, image_BCHW: torch.Tensor) -> NDArray[np.float32]:
-    statistics = state.normalisation[sensor]
-    mean, std = (torch.tensor(statistics[name])[:, None, None] for name in ("mean", "std"))
-    out: NDArray[np.float32] = (image_BCHW * std + mean).float().numpy()
+def _physical(statistics: Normalisation, image_BCHW: torch.Tensor) -> NDArray[np.float32]:
+    mean, std = (torch.from_numpy(column) for column in statistics.columns())
+    out: NDArray[np.float32] = (image_BCHW.cpu() * std + mean).float().numpy()
     return out

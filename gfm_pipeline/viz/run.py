@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from gfm_pipeline.errors import CheckpointError
 from gfm_pipeline.sensors.render import Picture, hide, limits_of, paste, render
 from gfm_pipeline.train.track import METRICS_FILE, read_metrics
 from gfm_pipeline.viz.curves import loss_curves
 from gfm_pipeline.viz.experts import expert_load_heatmap
-from gfm_pipeline.viz.grid import GridRow, reconstruction_grid
+from gfm_pipeline.viz.figure import save
+from gfm_pipeline.viz.grid import GRID_DPI, GridRow, grid_figure
 from gfm_pipeline.viz.reconstruct import Reconstruction, load_run, reconstruct_samples
 
 
@@ -36,14 +39,19 @@ def draw_run(run_dir: Path, out: Path, num_samples: int, overrides: tuple[str, .
 def draw_direction(out: Path, stream: str, found: list[Reconstruction], step: int) -> Path:
     """Write the grid of one stream and one (source, target) pair of sensors; all of `found` are of that pair."""
     source, target = found[0].source.name, found[0].target.name
+    return save(direction_figure(stream, found, step), out / f"{stream}-{source}-to-{target}.png", dpi=GRID_DPI)
+
+
+def direction_figure(stream: str, found: list[Reconstruction], step: int) -> Figure:
+    """Return the grid of one (source, target) pair of sensors; all of `found` are of that pair."""
+    source, target = found[0].source.name, found[0].target.name
     if source == target:
         columns = [f"{source}, masked", "reconstruction", "hidden cells filled in", f"{target}, the truth"]
         title = f"{stream}: {source} reconstructed from its visible cells (step {step})"
     else:
         columns = [f"{source}, masked", f"{source}, the truth", f"{target}, reconstruction", f"{target}, the truth"]
         title = f"{stream}: {target} reconstructed from masked {source} (step {step})"
-    rows = [GridRow(one.key, _pictures(one)) for one in found]
-    return reconstruction_grid(rows, columns, title, out / f"{stream}-{source}-to-{target}.png")
+    return grid_figure([GridRow(one.key, _pictures(one)) for one in found], columns, title)
 
 
 def _pictures(one: Reconstruction) -> list[Picture]:

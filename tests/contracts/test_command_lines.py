@@ -15,6 +15,7 @@ OPTIONS = {
     "gfm config check": {"--config", "--set", "--world", "--per-node"},
     "gfm data check": {"--config", "--set"},
     "gfm data order": {"--config", "--set", "--rank", "--world", "--step", "--steps"},
+    "gfm evaluate": {"--run", "--set", "--untrained", "--json"},
     "gfm visualize": {"--run", "--out", "--samples", "--set"},
     "shard-builder demo": {"--out", "--places", "--tile-px", "--seed", "--families"},
     "shard-builder plan": {"--config", "--set", "--save", "--json"},

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gfm_pipeline.viz.reconstruct import complement
+from gfm_pipeline.models.reconstruct import complement
 
 
 @pytest.mark.parametrize("hidden", [1, 10, 22, 35])

@@ -1,0 +1,50 @@
+"""`gfm evaluate`: what a checkpoint is worth on samples that it was not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.option(
+    "--run",
+    "run_dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    required=True,
+    help="Folder of the run.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Change the run's configuration, say evaluate.probes.",
+)
+@click.option("--untrained", is_flag=True, help="Evaluate the weights that the run began with, for comparison.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def evaluate(run_dir: Path, overrides: tuple[str, ...], untrained: bool, as_json: bool) -> None:
+    """Measure the newest checkpoint of a run: reconstruction, nearest neighbours, linear probe, backscatter."""
+    import json
+
+    from gfm_pipeline.evaluate.run import evaluate_run
+
+    found = evaluate_run(run_dir, overrides, untrained)
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    click.echo(f"{run_dir}, after {found.pop('step') + 1} steps")
+    for name, value in _leaves(found):
+        click.echo(f"  {name:<64} {value:>12,}" if isinstance(value, int) else f"  {name:<64} {value:>12.5f}")
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        name = f"{prefix} {key}".lstrip()
+        if isinstance(value, Mapping):
+            yield from _leaves(value, name)
+        else:
+            yield name, value

@@ -1,0 +1,75 @@
+"""What reconstruction does to radar backscatter: mean and deviation in dB, and the Speckle Suppression Index.
+
+Source of the index: Sheng and Xia, "A comprehensive evaluation of filters for radar speckle suppression", IGARSS
+1996. Speckle multiplies the signal, so the coefficient of variation (std / mean) of the backscattered power measures
+it, and the index compares an image after and before: below 1, speckle was suppressed. Power is linear: the same
+formula on decibels, whose mean may be any number, says nothing. Legend: B images, C bands, H x W pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfm_pipeline.sensors import SensorSpec
+
+Array = NDArray[np.float64]
+
+
+def is_backscatter(spec: SensorSpec) -> bool:
+    """Return whether the sensor measures radar backscatter: its units begin with "dB" or name backscatter or power."""
+    units = spec.units.lower()
+    return units.startswith("db") or "backscatter" in units or "power" in units
+
+
+def to_power(image: Array, spec: SensorSpec) -> Array:
+    """Return backscatter as linear power: 10^(dB / 10) of decibels, linear units as they are."""
+    power: Array = 10.0 ** (image / 10) if spec.units.lower().startswith("db") else image
+    return power
+
+
+def to_decibels(image: Array, spec: SensorSpec) -> Array:
+    """Return backscatter in decibels; power of zero and below becomes the smallest positive number's."""
+    if spec.units.lower().startswith("db"):
+        return image
+    return 10 * np.log10(np.maximum(image, np.finfo(np.float64).tiny))
+
+
+def speckle_suppression_index(before_BCHW: Array, after_BCHW: Array) -> Array:
+    """Return [B,C] (std / mean of `after`) / (std / mean of `before`), both linear power.
+
+    NaN for a band that is constant before, where there is no speckle to suppress.
+    """
+    variation = [image.std(axis=(2, 3)) / image.mean(axis=(2, 3)) for image in (before_BCHW, after_BCHW)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        index: Array = np.where(variation[0] > 0, variation[1] / variation[0], np.nan)
+    return index
+
+
+def backscatter_rows(before_BCHW: Array, after_BCHW: Array, spec: SensorSpec) -> Array:
+    """Return [B,C,5] per image and band: mean and mean square in dB before, the same after, and the index."""
+    columns = [
+        moment
+        for image in (before_BCHW, after_BCHW)
+        for decibels in (to_decibels(image, spec),)
+        for moment in (decibels.mean(axis=(2, 3)), (decibels**2).mean(axis=(2, 3)))
+    ]
+    columns.append(speckle_suppression_index(to_power(before_BCHW, spec), to_power(after_BCHW, spec)))
+    return np.stack(columns, axis=-1)
+
+
+def summarise_backscatter(rows_NC5: Array, spec: SensorSpec) -> dict[str, dict[str, float]]:
+    """Return by band the mean and std over all pixels of all images, before and after, and the mean index."""
+    out: dict[str, dict[str, float]] = {}
+    for band, name in enumerate(spec.bands):
+        before, before_sq, after, after_sq = rows_NC5[:, band, :4].mean(axis=0).tolist()
+        index = rows_NC5[:, band, 4]
+        index = index[~np.isnan(index)]
+        out[name] = {
+            "mean_db_before": before,
+            "std_db_before": float(np.sqrt(max(0.0, before_sq - before**2))),
+            "mean_db_after": after,
+            "std_db_after": float(np.sqrt(max(0.0, after_sq - after**2))),
+            "speckle_suppression_index": float(index.mean()) if len(index) else float("nan"),
+        }
+    return out
