@@ -24,7 +24,9 @@ def is_backscatter(spec: SensorSpec) -> bool:
 
 def to_power(image: Array, spec: SensorSpec) -> Array:
     """Return backscatter as linear power: 10^(dB / 10) of decibels, linear units as they are."""
-    power: Array = 10.0 ** (image / 10) if spec.units.lower().startswith("db") else image
+    if not spec.units.lower().startswith("db"):
+        return image
+    power: Array = 10.0 ** (image / 10)
     return power
 
 
@@ -32,7 +34,8 @@ def to_decibels(image: Array, spec: SensorSpec) -> Array:
     """Return backscatter in decibels; power of zero and below becomes the smallest positive number's."""
     if spec.units.lower().startswith("db"):
         return image
-    return 10 * np.log10(np.maximum(image, np.finfo(np.float64).tiny))
+    decibels: Array = 10 * np.log10(np.maximum(image, np.finfo(np.float64).tiny))
+    return decibels
 
 
 def speckle_suppression_index(before_BCHW: Array, after_BCHW: Array) -> Array:
