@@ -180,7 +180,7 @@ def _prepare(config: BuildConfig) -> tuple[Source, Store]:
     source = make_source(config)
     resolve_sensors(config, source.sensors)
     EXECUTORS.get(config.executor)
-    output = open_store(config.output)
+    output = open_store(config.output, config.storage)
     check_writable(output)
     return source, output
 

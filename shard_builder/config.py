@@ -14,6 +14,7 @@ from gfm_pipeline.errors import ConfigError, nearest
 from gfm_pipeline.sensors import Display, Dtype, Quantisation, SensorSpec
 from gfm_pipeline.shards.codec import CODECS
 from gfm_pipeline.shards.quantise import stored_dtype
+from gfm_pipeline.storage import StorageConfig
 from shard_builder.archives.member import Limits
 
 M = TypeVar("M", bound=BaseModel)
@@ -53,6 +54,8 @@ class BuildConfig(StrictModel):
     """Folder that holds the archives, or one archive: a local path or an object-store URL."""
     output: str
     """Folder of the collection: a local path or an object-store URL."""
+    storage: StorageConfig = StorageConfig()
+    """How a remote input or output is reached."""
     name: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")
     """Name of the collection and prefix of its shards; that of the source when not given."""
     options: dict[str, Any] = {}
@@ -108,7 +111,7 @@ class BuildConfig(StrictModel):
 
     def digest(self) -> str:
         """Return the sha256 of everything that decides the bytes of the collection, given its input."""
-        where = {"input", "output", "workers", "executor", "scheduler"}
+        where = {"input", "output", "storage", "workers", "executor", "scheduler"}
         tree: dict[str, Any] = self.model_dump(mode="json", exclude=where)
         return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 

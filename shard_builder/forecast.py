@@ -41,7 +41,7 @@ class Forecast(StrictModel):
 def forecast(config: BuildConfig, save: bool, progress: Progress) -> Forecast:
     """Plan a build and try a few of its samples; leaves the plan in the output with `save`, else nothing anywhere."""
     with ExitStack() as stack:
-        output: Store = open_store(config.output)
+        output: Store = open_store(config.output, config.storage)
         if not save:
             output = LocalStore(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shard-builder-"))))
         plan = plan_collection(config, None if save else output, progress)

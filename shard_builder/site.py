@@ -32,7 +32,9 @@ def open_input(config: BuildConfig) -> tuple[Store, str | None]:
     where = config.input.rstrip("/")
     if "://" in where:
         parent, _, name = where.rpartition("/")
-        return (open_store(parent), name) if kind_of(name) else (open_store(where), None)
+        if kind_of(name):
+            return open_store(parent, config.storage), name
+        return open_store(where, config.storage), None
     path = Path(config.input)
     if not path.exists():
         raise UsageError(f"input {path} does not exist. Give the folder that holds the archives, or one archive.")

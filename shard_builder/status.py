@@ -36,7 +36,7 @@ LISTED = 20
 
 def read_status(config: BuildConfig) -> BuildStatus:
     """Return how far the configured build is; costs one look at each committed shard's sidecar."""
-    output = open_store(config.output)
+    output = open_store(config.output, config.storage)
     local = output.local_path("")
     if local is not None and not local.is_dir():
         return BuildStatus(output=output.url, state="nothing")

@@ -16,7 +16,7 @@ class Worker:
 
     def __init__(self, config: BuildConfig) -> None:
         self._stack = ExitStack()
-        output: Store = open_store(config.output)
+        output: Store = open_store(config.output, config.storage)
         scratch: Path = self._stack.enter_context(scratch_folder(output))
         self._reader = open_reader(config, output, scratch)
         self._stack.callback(self._reader.close)

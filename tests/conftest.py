@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import environment, s3_server
+from tests.servers import s3_server
+from tests.serving import environment
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -36,9 +37,9 @@ def run_command(*arguments: str | Path, check: bool = True, timeout: float = 280
 
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[dict[str, str]]:
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """An S3 server with a bucket "bucket", and the environment that reaches it; also set in this process."""
-    with s3_server() as found, environment(**found):
+    with s3_server(tmp_path_factory.mktemp("s3")) as found, environment(**found):
         yield found
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from gfm_pipeline.config import StrictModel
+from gfm_pipeline.storage import CacheConfig, StorageConfig
 
 _DATE = r"\d{4}(-\d\d(-\d\d)?)?"
 
@@ -102,7 +103,11 @@ class DataConfig(StrictModel):
     """Streams, how their samples are ordered and read, and how they become training images."""
 
     root: str = "."
-    """Folder that holds the collections."""
+    """Folder that holds the collections: a local path or the URL of a bucket's folder or of a web server's."""
+    storage: StorageConfig = StorageConfig()
+    """How remote collections are reached."""
+    cache: CacheConfig | None = None
+    """A local folder that keeps what was read of remote collections; None keeps nothing."""
     streams: dict[str, StreamConfig] = Field(min_length=1)
     """The mixture by stream name. Every optimizer step takes one sub-batch of each stream."""
     image_px: int = Field(default=192, gt=0)

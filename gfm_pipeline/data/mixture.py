@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -110,13 +111,14 @@ def open_mixture(config: DataConfig) -> Mixture:
         for name in stream.collections:
             url = _collection_url(config.root, name)
             if url not in opened:
-                store = open_store(url)
+                store = open_store(url, config.storage, config.cache)
                 manifest = load_manifest(store)
                 opened[url] = Collection(store, manifest, manifest.digest)
     streams = {
         name: _open_stream(name, stream, [opened[_collection_url(config.root, c)] for c in stream.collections])
         for name, stream in config.streams.items()
     }
+    _check_cache(config, opened.values())
     # By digest, so that two copies of a collection count once and neither order nor place matters.
     distinct = {collection.digest: collection for collection in opened.values()}
     used = dict.fromkeys(sensor for stream in streams.values() for sensor in stream.sensors)
@@ -139,6 +141,25 @@ def open_mixture(config: DataConfig) -> Mixture:
         steps_per_epoch=epoch_steps(_planned(streams), config.lanes, config.steps_per_epoch),
         digest=hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest(),
     )
+
+
+def _check_cache(config: DataConfig, collections: Iterable[Collection]) -> None:
+    """Raise ConfigError for a cache that could not hold a chunk for every lane that reads at the same time."""
+    remote = [c.manifest for c in collections if c.store.local_path("") is None]
+    if config.cache is None or not remote:
+        return
+    largest = max(
+        -(-entry.bytes * min(config.chunk_samples, entry.samples) // entry.samples)
+        for manifest in remote
+        for entry in manifest.shards
+    )
+    readers = max(config.lanes, config.threads)
+    if config.cache.max_bytes < largest * readers:
+        raise ConfigError(
+            f"data.cache.max_gb is {config.cache.max_gb:g}, but {readers} readers hold a chunk each, of up to "
+            f"{largest / 1e6:.3g} MB. Set it to {math.ceil(largest * readers / 1e5) / 1e4:g} at least, or lower "
+            "data.chunk_samples."
+        )
 
 
 def make_plan(mixture: Mixture, config: DataConfig, seed: int) -> Plan:

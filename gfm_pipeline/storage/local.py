@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from gfm_pipeline.errors import StorageError
+from gfm_pipeline.storage.counters import StoreCounters
 
 TEMPORARY_PREFIX = ".tmp-"
 """Names that start so are unfinished writes; they are never listed as objects."""
@@ -28,6 +30,7 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.url = str(root)
+        self.counters = StoreCounters()
 
     def get(self, path: str) -> bytes:
         """Return the whole file."""
@@ -43,6 +46,15 @@ class LocalStore:
                 return os.pread(file.fileno(), length, start)
         except OSError as error:
             raise self._explain(path, "read", error) from error
+
+    def get_ranges(
+        self, path: str, ranges: Sequence[tuple[int, int]], stop: threading.Event | None = None
+    ) -> Sequence[bytes]:
+        """Return the bytes of each (start, length); fewer only where the file ends."""
+        return [self.get_range(path, start, length) for start, length in ranges]
+
+    def forget(self, path: str, start: int, length: int) -> None:
+        """Do nothing: every read comes from the file."""
 
     def put(self, path: str, data: bytes) -> None:
         """Write the file atomically."""

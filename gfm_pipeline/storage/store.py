@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 from urllib.parse import urlsplit
 
 from gfm_pipeline.errors import StorageError
+from gfm_pipeline.storage.counters import StoreCounters
 from gfm_pipeline.storage.local import LocalStore, ObjectStat
+from gfm_pipeline.storage.options import CacheConfig, StorageConfig
 
 
 class Store(Protocol):
     """Objects under one URL prefix. Errors are StorageError and name the full URL."""
 
     url: str
+    counters: StoreCounters
+    """What went over the network so far; of a local folder, nothing."""
 
     def get(self, path: str) -> bytes:
         """Return the whole object."""
@@ -22,6 +28,19 @@ class Store(Protocol):
 
     def get_range(self, path: str, start: int, length: int) -> bytes:
         """Return bytes [start, start + length); fewer only where the object ends."""
+        ...
+
+    def get_ranges(
+        self, path: str, ranges: Sequence[tuple[int, int]], stop: threading.Event | None = None
+    ) -> Sequence[bytes]:
+        """Return the bytes of each (start, length), read together; fewer only where the object ends.
+
+        Another thread may set `stop`: a read that has to be repeated then raises StorageError at once.
+        """
+        ...
+
+    def forget(self, path: str, start: int, length: int) -> None:
+        """Drop what a cache holds of a range that turned out damaged: the next read comes from where it lives."""
         ...
 
     def put(self, path: str, data: bytes) -> None:
@@ -69,9 +88,10 @@ REMOTE = ("s3", "s3a", "gs", "az", "abfs", "abfss", "http", "https")
 """URL schemes of object stores and web servers."""
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, storage: StorageConfig | None = None, cache: CacheConfig | None = None) -> Store:
     """Return the store for a local path, a file:// URL or the URL of an object store or web server.
 
+    `storage` says how remote ones are reached, `cache` where what is read of them is kept; local ones need neither.
     Raises StorageError for any other scheme; nothing is run, as `pipe:` would elsewhere.
     """
     scheme, colon, _ = url.partition("://")
@@ -80,7 +100,14 @@ def open_store(url: str) -> Store:
     if colon and scheme.lower() in REMOTE:
         from gfm_pipeline.storage.remote import ObjectStore  # here: local work needs no client
 
-        return ObjectStore(url)
+        remote = ObjectStore(url, storage.for_url(url) if storage else None)
+        if cache is None:
+            return remote
+        from gfm_pipeline.storage.cached import CachedStore
+
+        return CachedStore(remote, cache)
     if colon or url.startswith("pipe:"):
-        raise StorageError(f"cannot open {url}: give a local path or a URL of {', '.join(f'{s}://' for s in REMOTE)}.")
+        shown = re.sub(r"//[^/@]*@", "//***@", url)
+        known = ", ".join(f"{name}://" for name in REMOTE)
+        raise StorageError(f"cannot open {shown}: give a local path or a URL of {known}.")
     return LocalStore(Path(url))

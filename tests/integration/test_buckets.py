@@ -11,12 +11,14 @@ import pytest
 from gfm_pipeline.data.config import DataConfig, StreamConfig
 from gfm_pipeline.data.mixture import open_mixture
 from gfm_pipeline.errors import StorageError
-from gfm_pipeline.storage import open_store, remote
+from gfm_pipeline.storage import StorageConfig, open_store, remote
 from shard_builder.build import build_collection, build_share, merge_collection
 from shard_builder.config import BuildConfig
 from tests.conftest import run_command
+from tests.faulty_proxy import FaultyProxy
 from tests.make.archives import MAKERS
-from tests.servers import FaultyProxy, environment, web_server
+from tests.servers import web_server
+from tests.serving import environment
 
 REMOTE_SOURCES = ("geopile", "mdas", "millionaid", "sen12ms")
 
@@ -98,20 +100,20 @@ def test_one_archive_from_a_web_server(tmp_path: Path) -> None:
 def test_a_bucket_that_fails_costs_nothing(
     bucket: str, s3: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "RETRY_SECONDS", 0.5)
     monkeypatch.setattr(remote, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(remote, "FIRST_BUSY_PAUSE_S", 0.01)
     (tmp_path / "raw").mkdir()
     MAKERS["geopile"](tmp_path / "raw")
     raw = upload(tmp_path / "raw", f"{bucket}/raw")
-    build = config("geopile", raw, f"{bucket}/out")
+    build = config("geopile", raw, f"{bucket}/out", storage=StorageConfig(deadline_s=0.5))
     draw = np.random.default_rng(0)
     with FaultyProxy(s3["AWS_ENDPOINT_URL"]).running() as proxy, environment(AWS_ENDPOINT_URL=proxy.url):
         for healthy in (3, 9, 14, 20):  # then a bucket that answers 503 for good
             proxy.faults = [""] * healthy + ["503"] * 100_000
             with pytest.raises(StorageError, match="503"):
                 build_collection(build, "build", lambda _: None)
-        monkeypatch.setattr(remote, "RETRY_SECONDS", 20.0)
-        proxy.faults = [str(fault) for fault in draw.choice(["", "", "503", "reset", "short"], 200)]
+        build = config("geopile", raw, f"{bucket}/out", storage=StorageConfig(deadline_s=60))
+        proxy.faults = [str(fault) for fault in draw.choice(["", "", "503", "429", "reset", "cut", "short"], 200)]
         build_collection(build, "build", lambda _: None)
     build_collection(config("geopile", tmp_path / "raw", tmp_path / "local"), "build", lambda _: None)
     assert contents(f"{bucket}/out") == contents(str(tmp_path / "local"))

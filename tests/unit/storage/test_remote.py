@@ -13,17 +13,19 @@ import numpy as np
 import pytest
 
 from gfm_pipeline.errors import StorageError
-from gfm_pipeline.storage import open_store, remote
+from gfm_pipeline.storage import StorageConfig, open_store, remote
 from gfm_pipeline.storage.remote import ObjectStore
-from tests.servers import FaultyProxy, environment, free_port, web_server
+from tests.faulty_proxy import FaultyProxy
+from tests.servers import web_server
+from tests.serving import environment, free_port
 
 DATA = np.random.default_rng(1).integers(0, 256, 500_000, dtype=np.uint8).tobytes()
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "RETRY_SECONDS", 1.0)
     monkeypatch.setattr(remote, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(remote, "FIRST_BUSY_PAUSE_S", 0.01)
 
 
 @pytest.fixture
@@ -57,10 +59,10 @@ def test_a_write_survives_a_server_that_is_busy(proxy: FaultyProxy, tmp_path: Pa
 
 @pytest.mark.usefixtures("impatient")
 def test_a_server_that_stays_busy_is_told(proxy: FaultyProxy) -> None:
-    store = open_store("s3://bucket/busy")
+    store = open_store("s3://bucket/busy", StorageConfig(deadline_s=1))
     proxy.faults = ["503"] * 1000
     with pytest.raises(
-        StorageError, match=r"cannot write s3://bucket/busy/x: .*503.* after \d+ tries in \d+ s\."
+        StorageError, match=r"cannot write s3://bucket/busy/x: 503 Service Unavailable.* after \d+ tries in \d+ s\."
     ) as told:
         store.put("x", b"x")
     assert "not-to-be-told" not in str(told.value)
@@ -70,7 +72,7 @@ def test_a_server_that_stays_busy_is_told(proxy: FaultyProxy) -> None:
 def test_nobody_there_is_told() -> None:
     words = r"cannot read s3://bucket/x: .* after \d+ tries"
     with environment(AWS_ENDPOINT_URL=f"http://127.0.0.1:{free_port()}"), pytest.raises(StorageError, match=words):
-        open_store("s3://bucket").get("x")
+        open_store("s3://bucket", StorageConfig(deadline_s=1)).get("x")
 
 
 @pytest.mark.usefixtures("s3")
