@@ -18,9 +18,10 @@ import click
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Which planet to make.")
 @click.option(
-    "--families", metavar="NAME,NAME", default="", help="These archive families, e.g. sen12ms, instead of all."
+    "--families", metavar="NAME,NAME", default="", help="These families, e.g. sen12ms, instead of all."
 )
-def demo(out: Path, places: int, tile_px: int, seed: int, families: str) -> None:
+@click.option("--workers", type=click.IntRange(1, 1024), default=1, show_default=True, help="Processes that render.")
+def demo(out: Path, places: int, tile_px: int, seed: int, families: str, workers: int) -> None:
     """Make raw archives of a synthetic planet, in the layouts of the published ones.
 
     For N places: N co-located Sentinel-1 / Sentinel-2 / land-cover patches (SEN12MS), one 800 px sub-area of aerial
@@ -44,7 +45,7 @@ def demo(out: Path, places: int, tile_px: int, seed: int, families: str) -> None
                 bar.update(done - seen[family])
                 seen[family] = done
 
-            record = write_archives(out, request, advance)
+            record = write_archives(out, request, advance, workers)
         click.echo(f"Made synthetic archives in {out} ({time.monotonic() - started:.1f} s); they show no real place.")
     else:
         click.echo(f"{out} already holds these synthetic archives; nothing to do.")

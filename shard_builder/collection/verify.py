@@ -22,6 +22,7 @@ from shard_builder.collection.choose import choose_samples, parse_share
 from shard_builder.collection.problem import Problem, ProblemList
 from shard_builder.collection.shard_check import ShardChecker, ShardResult
 from shard_builder.collection.whole_check import Totals, check_catalog, check_failures, check_listing, check_manifest
+from shard_builder.pool import end_with_parent, without_ctrl_c
 
 
 @dataclass
@@ -119,7 +120,9 @@ def _check_shards(
     # Spawned, not forked: a store may hold threads and connections that do not survive a fork.
     with ProcessPoolExecutor(workers, get_context("spawn"), start) as pool:
         try:
-            yield from pool.map(_check_in_worker, manifest.shards, chosen)
+            with without_ctrl_c():
+                results = pool.map(_check_in_worker, manifest.shards, chosen)
+            yield from results
         except BrokenProcessPool as error:
             raise GfmError(
                 f"a process that verified {url} died, for want of memory perhaps. Run again with fewer --workers."
@@ -134,6 +137,7 @@ _checker: ShardChecker | None = None
 
 def _start_worker(url: str, specs: dict[str, SensorSpec], with_catalog: bool) -> None:
     global _checker
+    end_with_parent()
     _checker = ShardChecker(url, specs, with_catalog)
 
 

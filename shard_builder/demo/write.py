@@ -19,6 +19,7 @@ from gfm_pipeline.storage.local import TEMPORARY_PREFIX
 from shard_builder.demo.archives import ArchiveSet
 from shard_builder.demo.encode import SYNTHETIC_NOTE
 from shard_builder.demo.families import FAMILIES, LABELS_HEADER, Family, Request
+from shard_builder.demo.render import render_items
 
 RECIPE = 1
 """Version of the planet: raised whenever the same arguments give other bytes."""
@@ -73,8 +74,13 @@ def find_finished(folder: Path, request: Request) -> DemoRecord | None:
     return None
 
 
-def write_archives(folder: Path, request: Request, progress: Callable[[str, int, int], None]) -> DemoRecord:
-    """Write every archive of the request; `progress` hears (family, items done, items in all)."""
+def write_archives(
+    folder: Path, request: Request, progress: Callable[[str, int, int], None], workers: int = 1
+) -> DemoRecord:
+    """Write every archive of the request; `progress` hears (family, items done, items in all).
+
+    Any number of `workers`, processes that render, gives the same bytes.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         record = _begin(folder, request)
@@ -83,7 +89,7 @@ def write_archives(folder: Path, request: Request, progress: Callable[[str, int,
             if any(entry.family == family.name for entry in record.archives.values()):
                 progress(family.name, family.count(request.places), family.count(request.places))
                 continue
-            made = _write_family(folder, request, family, progress)
+            made = _write_family(folder, request, family, workers, progress)
             record = record.model_copy(update={"archives": {**record.archives, **made}})
             store.put(_MARKER, _dump(record))
         store.put(RECORD, _dump(record))
@@ -96,16 +102,16 @@ def write_archives(folder: Path, request: Request, progress: Callable[[str, int,
 
 
 def _write_family(
-    folder: Path, request: Request, family: Family, progress: Callable[[str, int, int], None]
+    folder: Path, request: Request, family: Family, workers: int, progress: Callable[[str, int, int], None]
 ) -> dict[str, ArchiveRecord]:
     count = family.count(request.places)
     with ArchiveSet(folder) as archives:
         if family.labels:
             archives.add(family.labels, "", LABELS_HEADER.encode())
-        for index in range(count):
-            for archive, member, data in family.item(request, index):
+        for done, members in enumerate(render_items(request, family, workers), start=1):
+            for archive, member, data in members:
                 archives.add(archive, member, data)
-            progress(family.name, index + 1, count)
+            progress(family.name, done, count)
     return {
         name: ArchiveRecord(family=family.name, members=members, size=(folder / name).stat().st_size)
         for name, members in archives.members.items()

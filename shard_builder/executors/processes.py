@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.util
-import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from itertools import islice
-from multiprocessing import resource_tracker
-from multiprocessing.connection import wait as wait_for
 
 from gfm_pipeline.errors import GfmError
 from shard_builder.config import BuildConfig
 from shard_builder.executors.executor import EXECUTORS
+from shard_builder.pool import end_with_parent, without_ctrl_c
 from shard_builder.worker import Worker
 from shard_builder.write import TaskResult
 
@@ -49,7 +44,7 @@ class Processes:
         )
         try:
             left = iter(names)
-            with _without_ctrl_c():  # submitting starts the workers
+            with without_ctrl_c():  # submitting starts the workers
                 running = {pool.submit(_write, name) for name in islice(left, AHEAD * workers)}
             while running:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -68,33 +63,11 @@ class Processes:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-@contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-    """Hold Ctrl-C back. Processes started meanwhile never get it: it is the parent's to handle, which gets it after.
-
-    A worker that ignores it by its own code is too late: importing that takes a while.
-    """
-    resource_tracker.ensure_running()  # starting it would unblock the signal
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
-
-
 def _start_worker(config: BuildConfig) -> None:
     global _worker
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    end_with_parent()
     _worker = Worker(config)
     multiprocessing.util.Finalize(None, _worker.close, exitpriority=1)  # atexit does not run in a worker
-
-
-def _exit_with_parent() -> None:
-    """End this process when its parent is gone: nobody would read its results, and it would wait for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait_for([parent.sentinel])
-    os._exit(1)
 
 
 def _write(name: str) -> TaskResult:

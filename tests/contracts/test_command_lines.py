@@ -17,7 +17,7 @@ OPTIONS = {
     "gfm data order": {"--config", "--set", "--rank", "--world", "--step", "--steps"},
     "gfm evaluate": {"--run", "--set", "--untrained", "--json"},
     "gfm visualize": {"--run", "--out", "--samples", "--set"},
-    "shard-builder demo": {"--out", "--places", "--tile-px", "--seed", "--families"},
+    "shard-builder demo": {"--out", "--places", "--tile-px", "--seed", "--families", "--workers"},
     "shard-builder plan": {"--config", "--set", "--save", "--json"},
     "shard-builder build": {"--config", "--set", "--fresh", "--executor", "--scheduler", "--task", "--json"},
     "shard-builder status": {"--config", "--set", "--json"},

@@ -86,8 +86,8 @@ def test_nonsense_is_refused(tmp_path, change):
     assert not (tmp_path / "new").exists()
 
 
-def test_some_families_are_the_archives_that_all_have(finished, tmp_path):
-    result = small(tmp_path / "new", families="geopile, MillionAID")
+def test_some_families_by_two_processes_are_the_archives_that_all_have(finished, tmp_path):
+    result = small(tmp_path / "new", families="geopile, MillionAID", workers=2)
     assert result.returncode == 0, result.stderr
     made = {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir() if path.name != RECORD}
     assert sorted(made) == [
