@@ -17,9 +17,7 @@ import click
     "--tile-px", type=click.IntRange(32, 1024), default=128, show_default=True, help="Rows and columns of an image."
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Which planet to make.")
-@click.option(
-    "--families", metavar="NAME,NAME", default="", help="These families, e.g. sen12ms, instead of all."
-)
+@click.option("--families", metavar="NAME,NAME", default="", help="These families, e.g. sen12ms, instead of all.")
 @click.option("--workers", type=click.IntRange(1, 1024), default=1, show_default=True, help="Processes that render.")
 def demo(out: Path, places: int, tile_px: int, seed: int, families: str, workers: int) -> None:
     """Make raw archives of a synthetic planet, in the layouts of the published ones.
