@@ -11,28 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gfm_pipeline.errors import ConfigError, ShardError, StorageError
+from gfm_pipeline.errors import ConfigError, ShardError
 from gfm_pipeline.shards import MANIFEST_PATH
-from gfm_pipeline.shards.manifest import (
-    Manifest,
-    Rejected,
-    Sidecar,
-    load_manifest,
-    load_sidecar,
-    sidecar_path,
-    tar_path,
-)
+from gfm_pipeline.shards.manifest import Manifest, Rejected, load_manifest
 from gfm_pipeline.storage import Store, open_store
 from shard_builder.config import BuildConfig, resolve_sensors
 from shard_builder.executors.executor import EXECUTORS
 from shard_builder.merge import merge_shards
-from shard_builder.plan import BuildPlan, TaskEntry, load_plan, make_plan
+from shard_builder.plan import BuildPlan, load_plan, make_plan
+from shard_builder.replaced import check_not_replaced, forget_replaced, is_unchanged
 from shard_builder.scan import Scan
 from shard_builder.site import (
     check_writable,
-    clear_collection,
     clear_work,
-    committed_names,
     hold,
     open_input,
     open_reader,
@@ -41,11 +32,8 @@ from shard_builder.site import (
     sweep_temporary,
 )
 from shard_builder.source import InputView, Source, make_source, scan_input
+from shard_builder.survey import Mode, is_committed, survey
 from shard_builder.write import TaskResult
-
-Mode = Literal["build", "fresh", "retry"]
-"""build: go on, or say that all is done. fresh: replace what is there. retry: keep every shard that would come out the
-same and write the others again, those with rejected items among them."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +89,10 @@ def build_collection(config: BuildConfig, mode: Mode, progress: Progress) -> Bui
         sweep_temporary(output)
         try:
             plan = _plan(config, source, output, progress, again=mode != "build")
-            done = _survey(output, plan, mode)
+            done = survey(output, plan, mode)
             sweep(output, config.collection)
             missing = [task.name for task in plan.tasks if task.name not in done]
-            written = _write_shards(config, missing, len(done), len(plan.tasks), progress)
+            written = _write_shards(config, plan, missing, Event("shard", len(done), len(plan.tasks)), progress)
             progress(Event("merge", len(plan.tasks), len(plan.tasks)))
             with scratch_folder(output) as scratch:
                 manifest, rejected = merge_shards(config, source, plan, output, scratch)
@@ -124,7 +112,7 @@ def plan_collection(config: BuildConfig, output: Store | None, progress: Progres
         return _plan(config, source, output, progress, again=True)
     with hold(configured):
         plan = _plan(config, source, configured, progress, again=False)
-        _survey(configured, plan, "build")
+        survey(configured, plan, "build")
         return plan
 
 
@@ -141,9 +129,9 @@ def build_share(config: BuildConfig, index: int, count: int, progress: Progress)
             return BuildReport(_check_finished(output, config))
         plan = _plan(config, source, output, progress, again=False)
         mine = plan.tasks[index::count]
-        done = {task.name for task in mine if _is_committed(output, task)}
+        done = {task.name for task in mine if is_committed(output, task)}
         missing = [task.name for task in mine if task.name not in done]
-        written = _write_shards(config, missing, len(done), len(mine), progress)
+        written = _write_shards(config, plan, missing, Event("shard", len(done), len(mine)), progress)
     return BuildReport(None, plan, [], len(done), written, time.perf_counter() - started)
 
 
@@ -160,7 +148,7 @@ def merge_collection(config: BuildConfig, progress: Progress) -> BuildReport:
             raise ConfigError(
                 f"{output.url} {found}. Run shard-builder build with --task for this configuration first."
             )
-        done = _survey(output, plan, "build")
+        done = survey(output, plan, "build")
         missing = [task.name for task in plan.tasks if task.name not in done]
         if missing:
             raise ShardError(
@@ -188,9 +176,11 @@ def _prepare(config: BuildConfig) -> tuple[Source, Store]:
 def _plan(config: BuildConfig, source: Source, output: Store, progress: Progress, again: bool) -> BuildPlan:
     """Return the plan that is there, if it is of this configuration and these archives; else make one."""
     store, only = open_input(config)
-    plan = None if again else load_plan(output)
-    if plan is not None and plan.config_digest == config.digest() and _unchanged(store, plan):
+    plan = load_plan(output)
+    if plan is not None and not again and plan.config_digest == config.digest() and is_unchanged(store, plan):
         return plan
+    if plan is not None:
+        forget_replaced(store, output, plan)
     progress(Event("scan"))
     with scratch_folder(output) as scratch:
         specs = resolve_sensors(config, source.sensors)
@@ -206,54 +196,14 @@ def _plan(config: BuildConfig, source: Source, output: Store, progress: Progress
     return plan
 
 
-def _unchanged(store: Store, plan: BuildPlan) -> bool:
-    try:
-        return all(store.stat(path).version == version for path, version in plan.versions.items())
-    except StorageError:
-        return False
-
-
-def _survey(output: Store, plan: BuildPlan, mode: Mode) -> set[str]:
-    """Return the names of the shards that are there as the plan wants them; remove others if the mode allows it.
-
-    Raises ConfigError for shards of another plan otherwise. A shard of this plan whose tar is lost or whose sidecar is
-    damaged is not foreign: it is written again.
-    """
-    if mode == "fresh":  # not earlier: an input that is mistyped or damaged must not cost the old collection
-        clear_collection(output)
-        return set()
-    planned = {task.name: task for task in plan.tasks}
-    done, foreign = set(), []
-    for name in committed_names(output):
-        task = planned.get(name)
-        sidecar = _sidecar(output, name)
-        if task is None or (sidecar and sidecar.task_digest != task.digest):
-            foreign.append(name)
-        elif sidecar and _is_whole(output, sidecar) and not (mode == "retry" and _has_failed(sidecar)):
-            done.add(name)
-    if foreign and mode == "build":
-        raise ConfigError(
-            f"{output.url} holds {len(foreign)} shards of another plan (first: {sidecar_path(foreign[0])}): the "
-            "configuration or the input has changed since. Set output to another folder, give --fresh to start over, "
-            "or run shard-builder retry to keep what is still the same."
-        )
-    if mode == "retry":
-        output.delete(MANIFEST_PATH)
-        for name in [*foreign, *(name for name in planned if name not in done)]:
-            output.delete(sidecar_path(name))
-            output.delete(tar_path(name))
-    return done
-
-
-def _write_shards(config: BuildConfig, names: list[str], done: int, total: int, progress: Progress) -> int:
-    count = Event("shard", done, total)
+def _write_shards(config: BuildConfig, plan: BuildPlan, names: list[str], count: Event, progress: Progress) -> int:
+    """Write the named shards and return their number; raise ArchiveError when an archive was replaced meanwhile."""
     progress(count)
-    written = 0
     for result in EXECUTORS.get(config.executor)().run(names, config):
-        written += 1
         count = _after(count, result)
         progress(count)
-    return written
+    check_not_replaced(open_input(config)[0], plan)
+    return count.written
 
 
 def _after(event: Event, result: TaskResult) -> Event:
@@ -266,29 +216,6 @@ def _after(event: Event, result: TaskResult) -> Event:
         event.bytes + result.bytes,
         event.rejected + result.rejected,
     )
-
-
-def _is_committed(output: Store, task: TaskEntry) -> bool:
-    """Return whether the shard is there as this plan wants it."""
-    sidecar = _sidecar(output, task.name) if output.exists(sidecar_path(task.name)) else None
-    return sidecar is not None and sidecar.task_digest == task.digest and _is_whole(output, sidecar)
-
-
-def _sidecar(output: Store, name: str) -> Sidecar | None:
-    """Return the sidecar of a shard; None when it is damaged."""
-    try:
-        return load_sidecar(output, name)
-    except ShardError:
-        return None
-
-
-def _is_whole(output: Store, sidecar: Sidecar) -> bool:
-    path = tar_path(sidecar.name)
-    return output.exists(path) and output.stat(path).size == sidecar.tar_bytes
-
-
-def _has_failed(sidecar: Sidecar) -> bool:
-    return any(item.policy.startswith("on_error") for item in sidecar.rejected)
 
 
 def _check_finished(output: Store, config: BuildConfig) -> Manifest:
