@@ -29,14 +29,15 @@ def check(path: Path, overrides: tuple[str, ...]) -> None:
     mixture = open_mixture(config.data)
     plan = make_plan(mixture, config.data, config.seed)
     steps = plan.steps_per_epoch
-    click.echo(f"plan {plan.digest[:16]}: {steps} steps per epoch, {plan.lanes} lanes")
+    click.echo(f"plan {plan.digest[:16]}: {steps} steps per epoch, {plan.lanes} lanes, {plan.batches} batches")
     for name, stream in mixture.streams.items():
         found = shuffle_quality(plan, stream)
-        passes = steps * plan.lanes * stream.samples_per_step / stream.num_samples
+        passes = plan.position(name, steps) * plan.lanes / stream.num_samples
         click.echo(
             f"{name}: {found.samples} samples in {len(stream.shards)} shards, sensors {', '.join(stream.sensors)}; "
             f"an epoch takes {passes:.2f} passes"
         )
+        click.echo(f"  sub-batch of a lane: {stream.sub_batch} images, {stream.samples_per_step} samples")
         for loss in stream.left_out:
             why = f"without {', '.join(loss.missing)}" if loss.missing else "that do not pass the filter"
             click.echo(f"  left out: {loss.samples} samples of {loss.collection} {why}")

@@ -35,14 +35,14 @@ class StreamBatch:
 
 @dataclass(frozen=True)
 class HeterogeneousBatch:
-    """One sub-batch of every stream: what one forward pass takes."""
+    """What one forward pass takes: a sub-batch of every stream, or of one stream with `batches: homogeneous`."""
 
     step: int
     """Optimizer step it belongs to."""
     lane: int
     """The sequence it comes from."""
     streams: dict[str, StreamBatch]
-    """By name, in the order of the configuration, which is the same on every rank."""
+    """By name, in the order of the configuration; the same streams on every rank."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> HeterogeneousBatch:
         """Return the batch with its tensors on `device`."""

@@ -25,6 +25,8 @@ class FilterConfig(StrictModel):
     """Last date; 2019-06 means to the end of June."""
     labels: dict[str, tuple[str, ...]] = {}
     """By label, the values that are wanted, e.g. {"split": ["train"]}; of a list of labels, any."""
+    sensors: tuple[str, ...] = ()
+    """Sensors that the samples must carry, whether the stream reads them or not."""
 
     @field_validator("region")
     @classmethod
@@ -37,9 +39,14 @@ class FilterConfig(StrictModel):
 
     @model_validator(mode="after")
     def _something_is_asked(self) -> FilterConfig:
-        if self.region is None and not (self.since or self.until or self.labels):
-            raise ValueError("an empty filter: set region, since, until or labels, or leave it out")
+        if not (self.asks_catalog or self.sensors):
+            raise ValueError("an empty filter: set region, since, until, labels or sensors, or leave it out")
         return self
+
+    @property
+    def asks_catalog(self) -> bool:
+        """Whether anything is asked that the manifest cannot tell."""
+        return bool(self.region is not None or self.since or self.until or self.labels)
 
 
 class StreamConfig(StrictModel):
@@ -51,9 +58,10 @@ class StreamConfig(StrictModel):
     """Sensors to use, all others are not read; None takes every image sensor of the collections, no label rasters."""
     filter: FilterConfig | None = None
     """Use only the samples that pass; None: all of them. Another choice is another order of samples."""
-    sub_batch: int = Field(gt=0)
+    sub_batch: Annotated[int, Field(gt=0)] | None = None
     """Images per lane and optimizer step. An image is one sensor of one sample: 32 images of Sentinel-1/2 pairs are
-    16 pairs, as the paper counts them. Must be a multiple of the number of sensors."""
+    16 pairs, as the paper counts them. Must be a multiple of the number of sensors. None: a share of
+    `data.batch_images`."""
     lr: float = Field(gt=0)
     """Learning rate of this stream: that of the parameters it owns, and its share in the shared encoder's loss."""
 
@@ -109,7 +117,14 @@ class DataConfig(StrictModel):
     cache: CacheConfig | None = None
     """A local folder that keeps what was read of remote collections; None keeps nothing."""
     streams: dict[str, StreamConfig] = Field(min_length=1)
-    """The mixture by stream name. Every optimizer step takes one sub-batch of each stream."""
+    """The mixture by stream name."""
+    batches: Literal["heterogeneous", "homogeneous"] = "heterogeneous"
+    """heterogeneous: every optimizer step takes one sub-batch of each stream. homogeneous: all of a step comes from one
+    stream, drawn in proportion to the sizes of the streams; the baseline of the paper's ablation."""
+    batch_images: Annotated[int, Field(gt=0)] | None = None
+    """Images per lane and optimizer step, for streams without a sub_batch. heterogeneous: of all streams; those with a
+    sub_batch keep it and the others share the rest in proportion to their sizes, each at least one sample.
+    homogeneous: of the stream that has its turn. `gfm data check` prints what comes out."""
     image_px: int = Field(default=192, gt=0)
     """Side of a training image in pixels."""
     lanes: int = Field(default=8, gt=0)
@@ -121,7 +136,8 @@ class DataConfig(StrictModel):
     """Chunks of a lane among which samples are shuffled; also what a lane keeps in memory per stream."""
     steps_per_epoch: Annotated[int, Field(gt=0)] | Literal["longest", "shortest"] = "longest"
     """Optimizer steps per epoch: a number; what the longest stream needs to be seen once, shorter ones wrap; or what
-    the shortest has before one of its samples comes again. The next epoch goes on where each stream stopped."""
+    the shortest has before one of its samples comes again. The next epoch goes on where each stream stopped. With
+    homogeneous batches all streams end together: "longest" is one pass over each, and "shortest" is refused."""
     augment: AugmentConfig = AugmentConfig()
     mask: MaskConfig = MaskConfig()
     statistics: dict[str, BandStatistics] = {}
@@ -134,3 +150,24 @@ class DataConfig(StrictModel):
     """Threads of a rank that read, check, decode and augment samples."""
     prefetch_steps: int = Field(default=2, gt=0)
     """Steps prepared ahead of the trainer."""
+
+    @property
+    def least_images(self) -> int:
+        """Images of the smallest forward pass, but for what no whole sample fills."""
+        told = [stream.sub_batch or self.batch_images or 0 for stream in self.streams.values()]
+        return min(told) if self.batches == "homogeneous" else self.batch_images or sum(told)
+
+    @model_validator(mode="after")
+    def _sizes_are_told(self) -> DataConfig:
+        deriving = [name for name, stream in self.streams.items() if stream.sub_batch is None]
+        if deriving and self.batch_images is None:
+            raise ValueError(
+                f"streams.{deriving[0]}.sub_batch is not set: set it, or data.batch_images to derive it from"
+            )
+        if self.batch_images is not None and not deriving:
+            raise ValueError(
+                "batch_images is set and every stream has a sub_batch of its own: leave out one or the other"
+            )
+        if self.batches == "homogeneous" and self.steps_per_epoch == "shortest":
+            raise ValueError("steps_per_epoch cannot be shortest with homogeneous batches: all streams end together")
+        return self

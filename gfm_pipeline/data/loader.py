@@ -58,9 +58,9 @@ class _SubBatch:
 class Loader:
     """An endless iterator over the optimizer steps of one rank, from `start_step` on.
 
-    Each item is a tuple of heterogeneous batches, one for each lane of the rank. Use it as a context manager, or
-    call `close`. It is to be consumed by one thread. `state_dict` and `load_state_dict` are the protocol of
-    `torch.distributed.checkpoint` and torchdata's StatefulDataLoader.
+    Each item is a tuple of batches, one for each lane of the rank, of all streams or of the one whose turn it is.
+    Use it as a context manager, or call `close`. It is to be consumed by one thread. `state_dict` and
+    `load_state_dict` are the protocol of `torch.distributed.checkpoint` and torchdata's StatefulDataLoader.
     """
 
     def __init__(
@@ -151,12 +151,15 @@ class Loader:
 
     def _open_readers(self, first_step: int) -> dict[str, StreamReader]:
         sensors = self._mixture.sensors
-        return {name: StreamReader(stream, sensors, first_step) for name, stream in self._mixture.streams.items()}
+        return {
+            name: StreamReader(stream, sensors, self.plan.position(name, first_step))
+            for name, stream in self._mixture.streams.items()
+        }
 
     def _start(self, step: int, pool: ThreadPoolExecutor) -> list[_SubBatch]:
         started = []
         for lane in self.lanes:
-            for name in self._readers:
+            for name in self.plan.streams_at(step):
                 picks, rows = self.plan.take(name, lane, step), self._preparers[name].new_rows()
                 keys = [pool.submit(self._prepare, step, name, pick, rows, row) for row, pick in enumerate(picks)]
                 started.append(_SubBatch(lane, name, picks, rows, keys))

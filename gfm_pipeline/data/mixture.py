@@ -1,66 +1,28 @@
 """A training mixture, opened: which samples each stream uses, and what their sensors are.
 
-Opening reads the manifests only, which costs O(shards). A shard holds samples of one set of sensors; a stream uses
-the shards that carry all of the sensors it wants, and says how many samples that leaves out.
+Opening reads the manifests only, which costs O(shards), and the catalogs of streams with a filter.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from gfm_pipeline.data.config import DataConfig, StreamConfig
+from gfm_pipeline.data.choose import Collection, LeftOut, ShardRef, choose_shards
+from gfm_pipeline.data.config import DataConfig
 from gfm_pipeline.data.normalize import Normalisation, resolve_normalisation
 from gfm_pipeline.data.plan import Plan, PlannedStream, Sizes, epoch_steps
-from gfm_pipeline.errors import ConfigError, nearest
+from gfm_pipeline.data.sub_batch import StreamSize, samples_per_step
+from gfm_pipeline.errors import ConfigError
 from gfm_pipeline.sensors import SensorSpec
-from gfm_pipeline.shards.manifest import Manifest, ShardEntry, load_manifest
-from gfm_pipeline.storage import Store, open_store
+from gfm_pipeline.shards.manifest import load_manifest
+from gfm_pipeline.storage import open_store
 
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Collection:
-    """An opened collection."""
-
-    store: Store
-    manifest: Manifest
-    digest: str
-    """The manifest's digest; computed once, it costs O(shards)."""
-
-
-@dataclass(frozen=True)
-class ShardRef:
-    """One shard that a stream uses."""
-
-    store: Store
-    entry: ShardEntry
-    selected: NDArray[np.int64] | None = field(default=None, compare=False)
-    """Sorted indices of the samples that pass the stream's filter; None: all."""
-
-    @property
-    def samples(self) -> int:
-        """Number of samples that the stream uses of it."""
-        return self.entry.samples if self.selected is None else len(self.selected)
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """Samples of a collection that a stream cannot use."""
-
-    collection: str
-    samples: int
-    missing: tuple[str, ...]
-    """The wanted sensors that these samples do not carry; empty for what the filter leaves out."""
+__all__ = ["LeftOut", "Mixture", "ShardRef", "Stream", "make_plan", "open_mixture"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +32,7 @@ class Stream:
     name: str
     sensors: tuple[str, ...]
     samples_per_step: int
-    """Samples per lane and optimizer step: the sub-batch, which counts images, by the number of sensors."""
+    """Samples per lane and optimizer step that the stream takes part in."""
     shards: tuple[ShardRef, ...]
     left_out: tuple[LeftOut, ...]
     digest: str
@@ -80,6 +42,11 @@ class Stream:
     def num_samples(self) -> int:
         """Number of samples that the stream uses."""
         return sum(shard.samples for shard in self.shards)
+
+    @property
+    def sub_batch(self) -> int:
+        """Images per lane and optimizer step that the stream takes part in."""
+        return self.samples_per_step * len(self.sensors)
 
 
 @dataclass(frozen=True)
@@ -114,11 +81,15 @@ def open_mixture(config: DataConfig) -> Mixture:
                 store = open_store(url, config.storage, config.cache)
                 manifest = load_manifest(store)
                 opened[url] = Collection(store, manifest, manifest.digest)
-    streams = {
-        name: _open_stream(name, stream, [opened[_collection_url(config.root, c)] for c in stream.collections])
+    choices = {
+        name: choose_shards(name, stream, [opened[_collection_url(config.root, c)] for c in stream.collections])
         for name, stream in config.streams.items()
     }
     _check_cache(config, opened.values())
+    counts = samples_per_step(config, {name: StreamSize(c.num_samples, c.sensors) for name, c in choices.items()})
+    streams = {
+        name: Stream(name, c.sensors, counts[name], c.shards, c.left_out, c.digest) for name, c in choices.items()
+    }
     # By digest, so that two copies of a collection count once and neither order nor place matters.
     distinct = {collection.digest: collection for collection in opened.values()}
     used = dict.fromkeys(sensor for stream in streams.values() for sensor in stream.sensors)
@@ -138,7 +109,7 @@ def open_mixture(config: DataConfig) -> Mixture:
             for stream in config.streams.values()
             for name in stream.collections
         },
-        steps_per_epoch=epoch_steps(_planned(streams), config.lanes, config.steps_per_epoch),
+        steps_per_epoch=epoch_steps(_planned(streams), _sizes(config), config.steps_per_epoch),
         digest=hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest(),
     )
 
@@ -164,8 +135,11 @@ def _check_cache(config: DataConfig, collections: Iterable[Collection]) -> None:
 
 def make_plan(mixture: Mixture, config: DataConfig, seed: int) -> Plan:
     """Return the order of samples of `mixture`; raise PlanError when there are too few for the lanes."""
-    sizes = Sizes(lanes=config.lanes, chunk_samples=config.chunk_samples, window_chunks=config.window_chunks)
-    return Plan(_planned(mixture.streams), sizes, seed, config.steps_per_epoch)
+    return Plan(_planned(mixture.streams), _sizes(config), seed, config.steps_per_epoch)
+
+
+def _sizes(config: DataConfig) -> Sizes:
+    return Sizes(config.lanes, config.chunk_samples, config.window_chunks, config.batches)
 
 
 def _planned(streams: Mapping[str, Stream]) -> list[PlannedStream]:
@@ -182,77 +156,6 @@ def _planned(streams: Mapping[str, Stream]) -> list[PlannedStream]:
 
 def _collection_url(root: str, name: str) -> str:
     return name if "://" in name or Path(name).is_absolute() else f"{root.rstrip('/') or '/'}/{name}"
-
-
-def _open_stream(name: str, config: StreamConfig, collections: list[Collection]) -> Stream:
-    where = f"data.streams.{name}"
-    digests = [collection.digest for collection in collections]
-    if len(set(digests)) != len(digests):
-        raise ConfigError(f"{where}.collections names one collection twice: {', '.join(config.collections)}.")
-    sensors = _wanted_sensors(where, config, collections)
-    if config.sub_batch % len(sensors):
-        raise ConfigError(
-            f"{where}.sub_batch is {config.sub_batch} images, expected a multiple of its {len(sensors)} sensors "
-            f"({', '.join(sensors)}): a sample is one image of each."
-        )
-    shards: list[ShardRef] = []
-    left_out: list[LeftOut] = []
-    for collection in collections:
-        manifest = collection.manifest
-        usable = [entry for entry in manifest.shards if set(sensors) <= set(entry.sensors)]
-        left_out += _left_out(manifest, sensors)
-        refs = [ShardRef(collection.store, entry) for entry in usable]
-        if config.filter is not None:
-            from gfm_pipeline.data.select import select_samples  # its libraries take a while to load
-
-            passed = select_samples(collection.store, usable, config.filter)
-            refs = [replace(ref, selected=passed[ref.entry.name]) for ref in refs]
-            gone = sum(ref.entry.samples - ref.samples for ref in refs)
-            left_out += [LeftOut(manifest.name, gone, ())] if gone else []
-        shards += [ref for ref in refs if ref.samples]
-    for loss in left_out:
-        why = f"which have no {' and no '.join(loss.missing)}" if loss.missing else "which do not pass its filter"
-        _log.warning("stream %s leaves out %d samples of %s, %s", name, loss.samples, loss.collection, why)
-    if not shards:
-        raise ConfigError(
-            f"{where}: no sample of {', '.join(config.collections)} carries all of {', '.join(sensors)}"
-            f"{' and passes the filter' if config.filter else ''}. "
-            f"Set {where}.sensors to sensors that occur together, or make a stream of each collection."
-        )
-    chosen = [[c.digest, [_named(shard) for shard in shards if shard.store is c.store]] for c in collections]
-    digest = hashlib.sha256(json.dumps(chosen).encode()).hexdigest()
-    return Stream(name, sensors, config.sub_batch // len(sensors), tuple(shards), tuple(left_out), digest)
-
-
-def _named(shard: ShardRef) -> str | list[str]:
-    """Return what stands for a shard in a digest: its name, and which samples if not all."""
-    if shard.selected is None:
-        return shard.entry.name
-    return [shard.entry.name, hashlib.sha256(shard.selected.astype("<i8").tobytes()).hexdigest()]
-
-
-def _wanted_sensors(where: str, config: StreamConfig, collections: list[Collection]) -> tuple[str, ...]:
-    specs = {name: spec for collection in collections for name, spec in collection.manifest.sensors.items()}
-    carried = sorted(specs)
-    if config.sensors is None:
-        return tuple(name for name in carried if specs[name].kind == "image")
-    if not config.sensors or len(set(config.sensors)) != len(config.sensors):
-        raise ConfigError(f"{where}.sensors is {list(config.sensors)}, expected one or more distinct names.")
-    for sensor in config.sensors:
-        if sensor not in carried:
-            raise ConfigError(
-                f"{where}.sensors: no sensor '{sensor}' in {', '.join(config.collections)}. {nearest(sensor, carried)}"
-            )
-    return config.sensors
-
-
-def _left_out(manifest: Manifest, sensors: tuple[str, ...]) -> list[LeftOut]:
-    samples: dict[tuple[str, ...], int] = {}
-    for entry in manifest.shards:
-        missing = tuple(sensor for sensor in sensors if sensor not in entry.sensors)
-        if missing:
-            samples[missing] = samples.get(missing, 0) + entry.samples
-    return [LeftOut(manifest.name, count, missing) for missing, count in samples.items()]
 
 
 def _agreed_spec(sensor: str, collections: Iterable[Collection]) -> SensorSpec:

@@ -52,11 +52,11 @@ class _Piece:
 class StreamReader:
     """Reads the samples of one stream, from any number of threads."""
 
-    def __init__(self, stream: Stream, specs: Mapping[str, SensorSpec], first_step: int = 0) -> None:
-        """`first_step` is where reading begins: what the lanes took before is not fetched."""
+    def __init__(self, stream: Stream, specs: Mapping[str, SensorSpec], since: int = 0) -> None:
+        """`since` is the position of a lane at which reading begins: what the lanes took before is not fetched."""
         self._stream = stream
         self._specs = {sensor: specs[sensor] for sensor in stream.sensors}
-        self._since = first_step * stream.samples_per_step
+        self._since = since
         self._lock = threading.Lock()
         self._pieces: dict[tuple[int, int, int, int], _Piece] = {}
         self._index = lru_cache(maxsize=INDEXES_KEPT)(self._load_index)

@@ -60,7 +60,7 @@ def assemble(config: TrainConfig, world: World, run_dir: Path) -> Run:
     mixture = open_mixture(config.data)
     check_stream_names(list(mixture.streams))
     rates = effective_rates(
-        {name: (mixture.streams[name].sensors, s.lr, s.sub_batch) for name, s in config.data.streams.items()},
+        {name: (s.sensors, config.data.streams[name].lr, s.sub_batch) for name, s in mixture.streams.items()},
         config.data.lanes,
         config.optim,
     )

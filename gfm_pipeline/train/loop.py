@@ -84,9 +84,8 @@ def _state(run: Run, loader: Loader, step: int) -> CheckpointState:
 
 
 def _add_rates(row: dict[str, Any], run: Run, step: int) -> None:
-    for name, rate in run.rates.items():
-        lr = learning_rate(rate.lr, step, run.config.schedule, run.mixture.steps_per_epoch)
-        row["streams"][name]["lr"] = lr
+    for name, section in row["streams"].items():
+        section["lr"] = learning_rate(run.rates[name].lr, step, run.config.schedule, run.mixture.steps_per_epoch)
 
 
 def _check_finite(result: StepResult, step: int) -> None:

@@ -19,9 +19,9 @@ from gfm_pipeline.train.config import TrainConfig
 from gfm_pipeline.train.console import say
 
 # Sections and keys that may differ between the run in a folder and the command that continues it.
-_MAY_CHANGE = tuple(
-    ["run_dir", "engine", "checkpoint", "log", "schedule.max_steps", "data.root", "data.threads", "data.prefetch_steps"]
-    + ["data.storage", "data.cache"]
+_MAY_CHANGE = (
+    *("run_dir", "engine", "checkpoint", "log", "schedule.max_steps"),
+    *("data.root", "data.threads", "data.prefetch_steps", "data.storage", "data.cache"),
 )
 
 

@@ -30,7 +30,7 @@ def _too_many_experts(config: TrainConfig) -> list[str]:
     moe, encoder, data = config.model.moe, config.model.encoder, config.data
     if moe.num_experts == 1:
         return []
-    images = sum(stream.sub_batch for stream in data.streams.values())
+    images = data.least_images
     found = []
     for stage, blocks in sorted(moe.blocks.items()):
         tokens = images * (data.image_px // (encoder.patch_px * 2 ** (stage - 1))) ** 2

@@ -44,20 +44,32 @@ def test_the_shuffle_is_measured(config_path):
     assert done.stdout.count("correlation of followers") == 2
 
 
-def test_the_printed_order_is_the_delivered_order(config_path):
-    printed = order(config_path, "--rank", "1", "--world", "2", "--step", "3", "--steps", "4", "--set", "seed=6")
+def test_derived_sub_batches_are_printed(config_path):
+    derived = ("--set", "data.streams.pairs.sub_batch=null", "--set", "data.streams.photos.sub_batch=null")
+    done = run_command("gfm", "data", "check", "--config", config_path, *derived, "--set", "data.batch_images=9")
+    assert "sub-batch of a lane: 4 images, 2 samples" in done.stdout
+    assert "sub-batch of a lane: 5 images, 5 samples" in done.stdout
+    done = run_command("gfm", "data", "check", "--config", config_path, *derived, check=False)
+    assert done.returncode == 2
+    assert "streams.pairs.sub_batch is not set: set it, or data.batch_images" in done.stderr
+
+
+@pytest.mark.parametrize("batches", ["heterogeneous", "homogeneous"])
+def test_the_printed_order_is_the_delivered_order(config_path, batches):
+    window = ("--rank", "1", "--world", "2", "--step", "3", "--steps", "5")
+    printed = order(config_path, *window, "--set", "seed=6", "--set", f"data.batches={batches}")
     header, *lines = [line.split("\t") for line in printed.stdout.splitlines()]
     assert header == ["step", "epoch", "lane", "stream", "pass", "shard", "key"]
-    config = load_config(config_path, TrainConfig, ["seed=6"])
+    config = load_config(config_path, TrainConfig, ["seed=6", f"data.batches={batches}"])
     expected = []
     with Loader(open_mixture(config.data), config.data, config.seed, 1, 2, start_step=3) as loader:
-        for _ in range(4):
+        for _ in range(5):
             for batch in next(loader):
                 for name, part in batch.streams.items():
                     for key, number in zip(part.keys, part.passes, strict=True):
                         expected.append([str(batch.step), str(batch.lane), name, str(number), key])
     assert [[step, lane, name, number, key] for step, _, lane, name, number, _, key in lines] == expected
-    assert {line[1] for line in lines} == {"0", "1"}  # 4 steps per epoch: steps 3 to 6
+    assert {line[1] for line in lines} == {"0", "1"}  # 4 or 7 steps per epoch: steps 3 to 7
 
 
 def test_no_pixels_are_touched(config_path):

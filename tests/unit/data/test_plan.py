@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -49,7 +50,49 @@ def one_pass(plan, planned, lanes, pass_index):
     ]
 
 
-@settings(max_examples=300, deadline=None)
+def homogeneous(streams, sizes, seed):
+    return Plan(streams, replace(sizes, batches="homogeneous"), seed)
+
+
+@settings(max_examples=100, deadline=None)
+@given(cases(), st.integers(0, 2))
+def test_homogeneous_steps_take_one_stream_in_the_order_it_always_has(case, first_round):
+    streams, sizes, seed = case
+    mixed, single = Plan(streams, sizes, seed), homogeneous(streams, sizes, seed)
+    turns = {planned.name: planned.pass_steps(sizes.lanes) for planned in streams}
+    length = sum(turns.values())
+    assert single.steps_per_epoch == length
+    steps = range(first_round * length, (first_round + 1) * length)
+    # A round has each stream as often as a pass needs, whatever came before.
+    assert Counter(name for step in steps for name in single.streams_at(step)) == turns
+    own = {name: first_round * count for name, count in turns.items()}
+    for step in steps:
+        (turn,) = single.streams_at(step)
+        for planned in streams:
+            assert single.position(planned.name, step) == own[planned.name] * planned.samples_per_step
+            for lane in range(sizes.lanes):
+                found = [pick.number for pick in single.take(planned.name, lane, step)]
+                expected = [pick.number for pick in mixed.take(planned.name, lane, own[planned.name])]
+                assert found == (expected if planned.name == turn else [])
+        own[turn] += 1
+
+
+def test_homogeneous_rounds_are_shuffled_each_in_its_own_way_and_named_in_the_digest():
+    streams, sizes = [stream([300], 1, "a"), stream([100], 1, "b")], Sizes(2, 4, 2)
+    plan = homogeneous(streams, sizes, 1)
+    rounds = [[plan.streams_at(step)[0] for step in range(200 * n, 200 * (n + 1))] for n in range(3)]
+    assert all(order.count("b") == 50 for order in rounds)
+    assert len({tuple(order) for order in [*rounds, sorted(rounds[0])]}) == 4
+    # As often after an a as after a b, but for chance.
+    followers = Counter(pairwise(rounds[0]))
+    assert 0.1 < followers["b", "b"] / 50 < 0.45
+    assert plan.digest != Plan(streams, sizes, 1).digest
+    assert plan.described["data.batches"] == "homogeneous"
+    other = homogeneous(streams, sizes, 2)
+    assert [other.streams_at(step)[0] for step in range(200)] != rounds[0]
+
+
+@settings(max_examples=200, deadline=None)
 @given(cases(), st.integers(0, 2))
 def test_every_pass_of_every_stream_takes_each_sample_exactly_once(case, pass_index):
     streams, sizes, seed = case
@@ -57,25 +100,6 @@ def test_every_pass_of_every_stream_takes_each_sample_exactly_once(case, pass_in
     for planned in streams:
         taken = one_pass(plan, planned, sizes.lanes, pass_index)
         assert sorted(taken) == list(range(sum(planned.shard_samples)))
-
-
-@settings(max_examples=200, deadline=None)
-@given(cases(), st.data())
-def test_seeking_gives_what_the_uncut_run_gives_at_any_world_size(case, data):
-    streams, sizes, seed = case
-    uncut = Plan(streams, sizes, seed)
-    first, steps = data.draw(st.integers(0, 30)), data.draw(st.integers(1, 6))
-    world = data.draw(st.sampled_from([w for w in range(1, sizes.lanes + 1) if sizes.lanes % w == 0]))
-    for planned in streams:
-        whole = [lane_numbers(uncut, planned.name, lane, range(first + steps)) for lane in range(sizes.lanes)]
-        resumed = []
-        for rank in range(world):
-            fresh = Plan(streams, sizes, seed)
-            resumed += [
-                lane_numbers(fresh, planned.name, lane, range(first, first + steps))
-                for lane in fresh.rank_lanes(rank, world)
-            ]
-        assert resumed == [lane[first * planned.samples_per_step :] for lane in whole]
 
 
 @settings(max_examples=200, deadline=None)

@@ -126,6 +126,25 @@ def test_what_is_left_out_is_said_and_changes_the_digest(root: Path, caplog: pyt
     assert "stream a leaves out 30 samples of pairs, which do not pass its filter" in caplog.text
 
 
+def test_samples_may_have_to_carry_sensors_that_are_not_read(tmp_path: Path) -> None:
+    samples = random_samples([S1, S2], 12) + random_samples([S1], 9, prefix="lone", seed=5)
+    make_collection(tmp_path / "pairs", samples, [S1, S2], samples_per_shard=5)
+    (tmp_path / "pairs" / CATALOG_PATH).unlink()  # the manifest tells which shards carry what
+    stream = StreamConfig(collections=("pairs",), sensors=("s1",), sub_batch=2, lr=1)
+    found = []
+    for asked in (None, FilterConfig(sensors=("s2",)), FilterConfig(sensors=("s1",))):
+        config = DataConfig(root=str(tmp_path), lanes=2, streams={"a": stream.model_copy(update={"filter": asked})})
+        mixture = open_mixture(config)
+        assert mixture.streams["a"].sensors == ("s1",)
+        found.append((mixture.streams["a"].num_samples, make_plan(mixture, config, 0).digest))
+    everything, pairs, all_again = found
+    assert (everything[0], pairs[0], all_again[0]) == (21, 12, 21)
+    assert everything[1] == all_again[1] != pairs[1]
+    wrong = stream.model_copy(update={"filter": FilterConfig(sensors=("s22",))})
+    with pytest.raises(ConfigError, match=r"a.filter.sensors: no sensor 's22' in pairs. Did you mean 's2'"):
+        open_mixture(DataConfig(root=str(tmp_path), streams={"a": wrong}))
+
+
 def test_only_the_bytes_of_what_passes_are_read(root: Path) -> None:
     config = data_config(root, {"labels": {"class": ("even",)}})
     mixture = open_mixture(config)
