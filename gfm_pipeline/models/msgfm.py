@@ -66,6 +66,8 @@ class MsGFM(nn.Module):
             self.mask_token_D = nn.Parameter(torch.empty(encoder.embed_dim))
             nn.init.trunc_normal_(self.mask_token_D, std=0.02)
             self.encoder = SwinEncoder(encoder, image_px)
+        self.objectives = nn.ModuleDict()
+        """What objectives train beside the model, by objective: empty outside of training."""
         if config.moe.num_experts > 1:
             self._add_experts(config, seed, placement)
 
@@ -103,21 +105,19 @@ class MsGFM(nn.Module):
 
     def encode(self, inputs: Sequence[SensorImages]) -> list[Tensor]:
         """Return the features [B,i,j,D] of each input, after ONE pass of the shared encoder over all of them."""
+        return [stages[-1] for stages in self.encode_stages(inputs)]
+
+    def encode_stages(self, inputs: Sequence[SensorImages]) -> list[list[Tensor]]:
+        """Return for each input the features [B,i,j,D] of every stage, after one pass; `encode` gives the last."""
         tokens = [self._embed(item) for item in inputs]
-        features_BijD = self.encoder(torch.cat(tokens))
-        return list(features_BijD.split([len(part) for part in tokens]))
+        sizes = [len(part) for part in tokens]
+        stages = [torch.split(features_BijD, sizes) for features_BijD in self.encoder.stages(torch.cat(tokens))]
+        return [list(of_input) for of_input in zip(*stages, strict=True)]
 
     def decode(self, sensor: str, features_BijD: Tensor) -> Tensor:
         """Return the normalised image [B,C,H,W] of `sensor` that the features tell of."""
         image_BCHW: Tensor = self.decoders[sensor](features_BijD)
         return image_BCHW
-
-    def nothing_from(self, sensor: str) -> Tensor:
-        """Return a zero that gives every parameter of a decoder a gradient of zeros.
-
-        For a step that asks nothing of the decoder: all ranks then reduce the same parameters in the same order.
-        """
-        return 0.0 * torch.stack([parameter.sum() for parameter in self.decoders[sensor].parameters()]).sum()
 
     def _embed(self, item: SensorImages) -> Tensor:
         mask_Bhw = None

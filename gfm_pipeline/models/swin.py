@@ -40,5 +40,13 @@ class SwinEncoder(nn.Module):
 
     def forward(self, tokens_BhwD: Tensor) -> Tensor:
         """Return the features of the last stage, channels last."""
-        features_BijD: Tensor = self.norm(self.layers(tokens_BhwD))
-        return features_BijD
+        return self.stages(tokens_BhwD)[-1]
+
+    def stages(self, tokens_BhwD: Tensor) -> list[Tensor]:
+        """Return the features of every stage, channels last; those of the last stage normalised."""
+        out = []
+        for layer in self.layers:
+            tokens_BhwD = layer(tokens_BhwD)
+            out.append(tokens_BhwD)
+        out[-1] = self.norm(out[-1])
+        return out

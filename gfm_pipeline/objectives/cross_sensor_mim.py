@@ -15,18 +15,16 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from gfm_pipeline.config import StrictModel
-from gfm_pipeline.objectives.objective import OBJECTIVES, Losses
+from gfm_pipeline.objectives.objective import OBJECTIVES, Losses, Objective, ObjectiveConfig, Student, masked_images
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from gfm_pipeline.data.batch import HeterogeneousBatch, StreamBatch
-    from gfm_pipeline.models.msgfm import MsGFM
 
 
-class CrossSensorMIMConfig(StrictModel):
+class CrossSensorMIMConfig(ObjectiveConfig):
     """Options of the objective `cross_sensor_mim`."""
 
     cross_share: float = Field(default=0.5, ge=0, le=1)
@@ -38,38 +36,24 @@ class CrossSensorMIMConfig(StrictModel):
 
 
 @OBJECTIVES.register("cross_sensor_mim")
-class CrossSensorMIM:
+class CrossSensorMIM(Objective):
     """L1 reconstruction of hidden cells, of the image itself or of a co-located one."""
 
-    Config: ClassVar[type[StrictModel]] = CrossSensorMIMConfig
+    Config: ClassVar[type[ObjectiveConfig]] = CrossSensorMIMConfig
+    config: CrossSensorMIMConfig
 
-    def __init__(self, config: CrossSensorMIMConfig) -> None:
-        self.config = config
-
-    def __call__(self, model: MsGFM, batch: HeterogeneousBatch, rng: torch.Generator) -> Losses:
+    def __call__(self, model: Student, batch: HeterogeneousBatch, rng: torch.Generator) -> Losses:
         """Return the losses of one lane: one encoder pass over the images of all streams, then the decoders."""
-        from gfm_pipeline.models.msgfm import SensorImages
-
-        places = [(stream, sensor) for stream, part in batch.streams.items() for sensor in part.images]
-        features = model.encode(
-            [
-                SensorImages(sensor, batch.streams[stream].images[sensor], batch.streams[stream].masks[sensor])
-                for stream, sensor in places
-            ]
-        )
-        encoded = dict(zip(places, features, strict=True))
+        images = masked_images(batch)
+        encoded = dict(zip(images, model.encode(list(images.values())), strict=True))
         losses = Losses(streams={})
         for name, part in batch.streams.items():
             of_stream = {sensor: encoded[name, sensor] for sensor in part.images}
             losses.parts[name], losses.streams[name] = self._stream_loss(model, part, of_stream, batch.step)
-        answered = {direction.partition("->")[2] for parts in losses.parts.values() for direction in parts}
-        first = next(iter(losses.streams))
-        for sensor in sorted({sensor for _, sensor in places} - answered):
-            losses.streams[first] = losses.streams[first] + model.nothing_from(sensor)
         return losses
 
     def _stream_loss(
-        self, model: MsGFM, part: StreamBatch, encoded: dict[str, Tensor], step: int
+        self, model: Student, part: StreamBatch, encoded: dict[str, Tensor], step: int
     ) -> tuple[dict[str, Tensor], Tensor]:
         import torch
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from gfm_pipeline.data.mixture import Mixture, open_mixture
 from gfm_pipeline.models.msgfm import MsGFM
-from gfm_pipeline.objectives.objective import build_objectives
+from gfm_pipeline.objectives.objective import Setting, build_objectives
 from gfm_pipeline.train.comm import World
 from gfm_pipeline.train.config import TrainConfig
 from gfm_pipeline.train.console import say
@@ -66,9 +66,17 @@ def assemble(config: TrainConfig, world: World, run_dir: Path) -> Run:
     )
     placement = place_experts(config.engine, config.model.moe.num_experts, world)
     model = MsGFM(config.model, mixture.sensors, config.data.image_px, config.seed, placement)
+    setting = Setting(
+        encoder=config.model.encoder,
+        sensors=mixture.sensors,
+        normalisation=mixture.normalisation,
+        streams={name: stream.sensors for name, stream in mixture.streams.items()},
+        image_px=config.data.image_px,
+        device=world.device,
+    )
     module = TrainingModule(
         model,
-        build_objectives(config.objectives),
+        build_objectives(config.objectives, model, setting, config.seed),
         stream_weights(rates),
         config.model.moe.aux_weight,
         config.engine.dtype,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from gfm_pipeline.data.batch import HeterogeneousBatch
 from gfm_pipeline.models.moe import ExpertPlacement, ShardedMoE
 from gfm_pipeline.models.msgfm import MsGFM
+from gfm_pipeline.models.step_view import StepView
 from gfm_pipeline.objectives.objective import Objective
 from gfm_pipeline.train.comm import World
 from gfm_pipeline.train.config import EngineConfig, OptimConfig
@@ -45,22 +46,23 @@ class TrainingModule(nn.Module):
         device = next(self.model.parameters()).device
         total = torch.zeros((), device=device)
         named: dict[str, Tensor] = {}
+        view = StepView(self.model)
         for objective in self._objectives.values():
             # Autocast rather than bf16 weights: timm's SwinV2 mixes fp32 position biases into its attention.
             with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16):
-                losses = objective(self.model, batch, rng)
+                losses = objective(view, batch, rng)
             for stream, loss in losses.streams.items():
-                total = total + self._weights[stream] * loss
+                weighted = objective.config.weight * loss
+                total = total + self._weights[stream] * weighted
                 key = f"stream/{stream}"
-                named[key] = named[key] + loss.detach() if key in named else loss.detach()
+                named[key] = named[key] + weighted.detach() if key in named else weighted.detach()
             for stream, parts in losses.parts.items():
                 named |= {f"part/{stream}/{name}": value.detach() for name, value in parts.items()}
-        # One forward pass per objective and step is assumed: `routing` is that of the last one.
-        aux = [layer.routing.aux_loss for _, layer in self.model.moe_layers() if layer.routing is not None]
-        if aux:
-            aux_loss = torch.stack(aux).sum()
+        if view.aux_losses:
+            aux_loss = torch.stack(view.aux_losses).mean()
             total = total + self._aux_weight * aux_loss
             named["aux"] = aux_loss.detach()
+        total = total + view.nothing_from_the_rest()
         return total, named
 
 

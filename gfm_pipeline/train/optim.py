@@ -21,6 +21,7 @@ from gfm_pipeline.train.config import OptimConfig
 
 TRUNK = "encoder"
 EXPERTS = "experts"
+OBJECTIVES = "objectives"
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,15 @@ def _owner(canonical: str, owners: Mapping[str, str]) -> str:
     room, _, rest = canonical.partition(".")
     if room in ("embeds", "decoders"):
         return owners[rest.partition(".")[0]]
+    if room == OBJECTIVES:
+        return OBJECTIVES
     return EXPERTS if is_expert_name(canonical) else TRUNK
 
 
 def check_stream_names(streams: Sequence[str]) -> None:
     """Raise ConfigError for a stream called like one of the shared parameter groups."""
     for name in streams:
-        if name in (TRUNK, EXPERTS):
+        if name in (TRUNK, EXPERTS, OBJECTIVES):
             raise ConfigError(f"data.streams.{name}: '{name}' is the name of a parameter group; call the stream else.")
 
 

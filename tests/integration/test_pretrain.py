@@ -140,7 +140,7 @@ def test_one_rank_takes_the_same_steps_as_two(uncut: Path, demo_shards: Path, tm
     run_command(*command)
     for two, one in list(zip(metrics(uncut), metrics(tmp_path / "run"), strict=True))[:20]:
         assert one["loss"] == pytest.approx(two["loss"], abs=1e-5)
-        assert one["grad_norm"] == pytest.approx(two["grad_norm"], abs=1e-4)
+        assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=2e-3)
         for layer, load in two["expert_load"].items():  # a token between two experts may go either way
             assert one["expert_load"][layer] == pytest.approx(load, abs=0.005)
 

@@ -1,18 +1,16 @@
 """Cross-sensor masked image modelling against references written here."""
 
 import itertools
+from collections import Counter
 from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import Tensor
 
-from gfm_pipeline.models.config import EncoderConfig, ModelConfig, MoEConfig
 from gfm_pipeline.models.embed import cells_to_pixels
-from gfm_pipeline.models.msgfm import MsGFM
 from gfm_pipeline.objectives.cross_sensor_mim import CrossSensorMIM, CrossSensorMIMConfig, normalise_locally
 from gfm_pipeline.objectives.objective import OBJECTIVES
-from gfm_pipeline.sensors import BUILTIN_SENSORS
 
 
 @dataclass
@@ -115,10 +113,26 @@ def test_cross_share_is_exact_over_steps_for_every_sensor(share: float, num_samp
         assert crossed == pytest.approx(share * 40 * num_samples, abs=1)
 
 
-def test_partners_of_more_than_two_sensors_take_turns() -> None:
-    objective = CrossSensorMIM(CrossSensorMIMConfig(cross_share=1.0))
-    rows = objective.targets(["a", "b", "c"], 0, 30, 0)
-    assert {name: len(picked) for name, picked in rows.items()} == {"a": 0, "b": 15, "c": 15}
+@pytest.mark.parametrize("num_sensors", [2, 3, 4])
+@pytest.mark.parametrize("share", [0.5, 1.0, 0.3])
+@pytest.mark.parametrize("num_samples", [1, 4, 7])
+def test_every_direction_between_sensors_is_taken_equally_often(
+    num_sensors: int, share: float, num_samples: int
+) -> None:
+    objective = CrossSensorMIM(CrossSensorMIMConfig(cross_share=share))
+    sensors = list("abcd")[:num_sensors]
+    steps = 600
+    counts = Counter(
+        (source, target)
+        for step in range(steps)
+        for position, source in enumerate(sensors)
+        for target, rows in objective.targets(sensors, position, num_samples, step).items()
+        for _ in rows
+    )
+    images = steps * num_samples
+    for source, target in itertools.product(sensors, sensors):
+        expected = images * ((1 - share) if source == target else share / (num_sensors - 1))
+        assert counts[source, target] == pytest.approx(expected, abs=num_sensors)
 
 
 def test_a_lone_sensor_reconstructs_itself() -> None:
@@ -133,22 +147,6 @@ def test_local_normalisation_equals_a_window_by_window_reference() -> None:
         window = image[0, 0, max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
         expected = (image[0, 0, row, column] - window.mean()) / (window.var() + 1e-6).sqrt()
         assert float(out[0, 0, row, column]) == pytest.approx(float(expected), rel=1e-6)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("step", [0, 1])
-def test_every_parameter_has_a_gradient_whatever_was_asked(share: float, step: int) -> None:
-    config = ModelConfig(
-        encoder=EncoderConfig(embed_dim=16, depths=(1, 1), num_heads=(2, 2), window=2),
-        moe=MoEConfig(num_experts=2, blocks={2: (0,)}),
-    )
-    model = MsGFM(config, {name: BUILTIN_SENSORS[name] for name in ("s1", "s2")}, 8, seed=0)
-    data = batch(num=1, step=step)
-    objective = CrossSensorMIM(CrossSensorMIMConfig(cross_share=share))
-    losses = objective(model, data, torch.Generator())  # type: ignore[arg-type]
-    losses.streams["pairs"].backward()
-    decoders = {name: p for name, p in model.named_parameters() if not name.startswith("encoder")}
-    assert all(p.grad is not None for p in decoders.values())
 
 
 def test_it_is_found_by_name() -> None:
