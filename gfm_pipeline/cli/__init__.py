@@ -14,6 +14,7 @@ COMMANDS = {
         "gfm_pipeline.cli.evaluate:evaluate",
         "Measure a checkpoint on held-out samples: reconstruction, nearest neighbours, linear probe.",
     ),
+    "doctor": ("gfm_pipeline.cli.doctor:doctor", "Check whether this machine, and a run on it, will work."),
     "visualize": (
         "gfm_pipeline.cli.visualize:visualize",
         "Draw reconstructions, loss curves and expert load of a run.",

@@ -6,10 +6,13 @@ from gfm_pipeline.errors import ConfigError, GfmError
 from gfm_pipeline.train.config import TrainConfig, divisors
 
 
-def check_topology(config: TrainConfig, world_size: int, per_node: int | None = None) -> list[str]:
+def check_topology(
+    config: TrainConfig, world_size: int, per_node: int | None = None, with_data: bool = True
+) -> list[str]:
     """Return what keeps `config` from running on `world_size` processes, one sentence each; none: it can start.
 
-    Collections are opened (manifests, and catalogs where a stream has a filter); no sample is read.
+    Collections are opened (manifests, and catalogs where a stream has a filter) unless `with_data` is false, for a
+    machine that does not see them; no sample is read.
     """
     problems = []
     lanes = config.data.lanes
@@ -22,7 +25,7 @@ def check_topology(config: TrainConfig, world_size: int, per_node: int | None = 
         config.engine.expert_ranks(config.model.moe.num_experts, world_size, per_node)
     except ConfigError as error:
         problems.append(str(error))
-    return problems + _too_many_experts(config) + _unready_data(config)
+    return problems + _too_many_experts(config) + (_unready_data(config) if with_data else [])
 
 
 def _too_many_experts(config: TrainConfig) -> list[str]:

@@ -7,16 +7,23 @@ import click
 import pytest
 
 from gfm_pipeline.cli import gfm
+from launch.cli import gfm_launch
 from shard_builder.cli import shard_builder
 
 # Configuration is --config and --set; an option for a field would be one of a hundred. Extend this list with care.
+LAUNCH = {"--config", "--set", "--env", "--cpu", "--print"}
 OPTIONS = {
     "gfm config show": {"--config", "--set"},
     "gfm config check": {"--config", "--set", "--world", "--per-node"},
+    "gfm doctor": {"--config", "--set", "--nodes", "--per-node", "--json"},
     "gfm data check": {"--config", "--set"},
     "gfm data order": {"--config", "--set", "--rank", "--world", "--step", "--steps"},
     "gfm evaluate": {"--run", "--set", "--untrained", "--json"},
     "gfm visualize": {"--run", "--out", "--samples", "--set"},
+    "gfm-launch local": LAUNCH | {"--processes", "--restarts"},
+    "gfm-launch hostfile": LAUNCH | {"--hostfile", "--master-addr", "--ssh-port"},
+    "gfm-launch slurm": LAUNCH | {"--nodes", "--per-node", "--time"},
+    "gfm-launch kubernetes": LAUNCH | {"--nodes", "--per-node", "--image", "--secret", "--claim", "--restarts"},
     "shard-builder demo": {"--out", "--places", "--tile-px", "--seed", "--families", "--workers"},
     "shard-builder plan": {"--config", "--set", "--save", "--json"},
     "shard-builder build": {"--config", "--set", "--fresh", "--executor", "--scheduler", "--task", "--json"},
@@ -44,10 +51,10 @@ def leaves(command: click.Command, name: str) -> dict[str, set[str]]:
 
 
 def test_options_are_these_and_no_others() -> None:
-    assert leaves(gfm, "gfm") | leaves(shard_builder, "shard-builder") == OPTIONS
+    assert leaves(gfm, "gfm") | leaves(gfm_launch, "gfm-launch") | leaves(shard_builder, "shard-builder") == OPTIONS
 
 
-@pytest.mark.parametrize("module", ["gfm_pipeline.cli", "shard_builder.cli"])
+@pytest.mark.parametrize("module", ["gfm_pipeline.cli", "launch.cli", "shard_builder.cli"])
 def test_help_needs_no_heavy_import(module: str) -> None:
     code = (
         f"import sys; from {module} import main; sys.argv = ['x', '--help']\n"

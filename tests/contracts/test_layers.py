@@ -15,7 +15,7 @@ LAYERS: list[set[str]] = [
     {"data"},
     {"models"},
     {"objectives"},
-    {"train", "evaluate", "export", "finetune", "viz"},
+    {"train", "evaluate", "export", "finetune", "viz", "doctor"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

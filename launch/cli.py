@@ -1,0 +1,174 @@
+"""`gfm-launch`: start a pretraining run. Every verb says what it runs; `--print` says only that."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from gfm_pipeline import __version__
+from gfm_pipeline.command_line import run
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_COMMON = (
+    click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="YAML file of the run."),
+    click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value; repeatable."),
+    click.option("--env", "asked", multiple=True, metavar="NAME[=VALUE]", help="Variable that every process gets."),
+    click.option("--cpu", "on_cpu", is_flag=True, help="Train on CPUs, whatever GPUs there are."),
+    click.option("--print", "only_print", is_flag=True, help="Say what would be run, and run nothing."),
+)
+
+
+def _common(function: F) -> F:
+    for option in reversed(_COMMON):
+        function = option(function)
+    return function
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gfm-launch")
+def gfm_launch() -> None:
+    """Start a pretraining run here, on the hosts of a file, under Slurm or in Kubernetes.
+
+    The same command continues a run that was stopped. What cannot work is refused before a GPU is asked for.
+    """
+
+
+@gfm_launch.command()
+@_common
+@click.option("--processes", type=click.IntRange(min=1), help="Processes; default: one per GPU, 1 without.")
+@click.option("--restarts", default=0, show_default=True, type=click.IntRange(min=0), help="Tries after a failure.")
+def local(
+    path: Path,
+    overrides: tuple[str, ...],
+    asked: tuple[str, ...],
+    on_cpu: bool,
+    only_print: bool,
+    processes: int | None,
+    restarts: int,
+) -> int:
+    """Train on this machine."""
+    from launch import local as here
+    from launch.exports import chosen_exports
+    from launch.job import prepare_job
+
+    gpus = 0 if on_cpu else _count_gpus()
+    if not on_cpu and processes is not None and gpus and processes > gpus:
+        raise click.UsageError(f"--processes {processes}: this machine has {gpus} GPUs. Take fewer, or --cpu.")
+    count = processes or gpus or 1
+    job = prepare_job(path, overrides, 1, count, on_cpu or not gpus, chosen_exports({}, asked))
+    environment, words = here.local_command(job)
+    click.echo(here.describe(environment, words))
+    return 0 if only_print else here.supervise(job, environment, words, restarts)
+
+
+@gfm_launch.command()
+@_common
+@click.option("--hostfile", required=True, type=click.Path(path_type=Path), help="Lines 'HOST slots=N'.")
+@click.option("--master-addr", metavar="ADDRESS", help="Address of the first host, as the others reach it.")
+@click.option("--ssh-port", type=click.IntRange(1, 65535), help="Port of ssh on the hosts.")
+def hostfile(
+    path: Path,
+    overrides: tuple[str, ...],
+    asked: tuple[str, ...],
+    on_cpu: bool,
+    only_print: bool,
+    hostfile: Path,
+    master_addr: str | None,
+    ssh_port: int | None,
+) -> int:
+    """Train on several machines over ssh, with DeepSpeed's launcher."""
+    import subprocess
+
+    from launch import hostfile as hosts_room
+    from launch.exports import chosen_exports
+    from launch.job import prepare_job
+
+    hosts = hosts_room.read_hostfile(hostfile)
+    exports = chosen_exports(os.environ, asked)
+    job = prepare_job(path, overrides, len(hosts), next(iter(hosts.values())), on_cpu, exports)
+    environment, words = hosts_room.hostfile_command(job, hostfile, master_addr, ssh_port)
+    click.echo(hosts_room.describe(job, hosts, environment, words))
+    if only_print:
+        return 0
+    hosts_room.check_hosts(hosts, ssh_port)
+    hosts_room.write_environment(job)
+    return subprocess.run(words, env={**os.environ, **environment}, check=False).returncode  # noqa: S603
+
+
+@gfm_launch.command()
+@_common
+@click.option("--nodes", default=1, show_default=True, type=click.IntRange(min=1), help="Machines.")
+@click.option("--per-node", required=True, type=click.IntRange(min=1), help="Processes per machine: its GPUs.")
+@click.option("--time", default="24:00:00", show_default=True, help="Longest time of the job until it is requeued.")
+@click.argument("options", nargs=-1)
+def slurm(
+    path: Path,
+    overrides: tuple[str, ...],
+    asked: tuple[str, ...],
+    on_cpu: bool,
+    only_print: bool,
+    nodes: int,
+    per_node: int,
+    time: str,
+    options: tuple[str, ...],
+) -> None:
+    """Submit a job to Slurm; options of sbatch after --, as in -- --partition=gpu --account=geo."""
+    from launch.exports import chosen_exports
+    from launch.job import prepare_job
+    from launch.slurm import batch_script, submit
+
+    job = prepare_job(path, overrides, nodes, per_node, on_cpu, chosen_exports({}, asked))
+    script = batch_script(job, time, options)
+    click.echo(script, nl=False)
+    if not only_print:
+        click.echo(submit(job, script))
+
+
+@gfm_launch.command()
+@_common
+@click.option("--nodes", default=1, show_default=True, type=click.IntRange(min=1), help="Pods.")
+@click.option("--per-node", required=True, type=click.IntRange(min=1), help="Processes per pod: its GPUs.")
+@click.option("--image", required=True, help="Container image with this package installed.")
+@click.option("--secret", help="Secret whose entries become environment variables, for the bucket.")
+@click.option("--claim", help="Volume claim shared by all pods, mounted at /data, not seen from here.")
+@click.option("--restarts", default=100, show_default=True, type=click.IntRange(min=0), help="Failed pods in all.")
+def kubernetes(
+    path: Path,
+    overrides: tuple[str, ...],
+    asked: tuple[str, ...],
+    on_cpu: bool,
+    only_print: bool,
+    nodes: int,
+    per_node: int,
+    image: str,
+    secret: str | None,
+    claim: str | None,
+    restarts: int,
+) -> None:
+    """Apply an indexed Job to a Kubernetes cluster."""
+    from launch.exports import chosen_exports
+    from launch.job import prepare_job
+    from launch.kubernetes import VOLUME_PATH, Cluster, apply, job_manifest
+
+    exports = chosen_exports({}, asked)
+    job = prepare_job(path, overrides, nodes, per_node, on_cpu, exports, elsewhere=VOLUME_PATH if claim else None)
+    manifest = job_manifest(job, Cluster(image, secret, claim, restarts))
+    click.echo(manifest, nl=False)
+    if not only_print:
+        click.echo(apply(manifest))
+
+
+def _count_gpus() -> int:
+    import torch  # here: a look at the machine needs it, --help does not
+
+    return torch.cuda.device_count()
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run(gfm_launch, "gfm-launch")

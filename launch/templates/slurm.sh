@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+#SBATCH --job-name=@{name}
+#SBATCH --nodes=@{nodes}
+#SBATCH --ntasks-per-node=1
+#SBATCH @{devices}
+#SBATCH --time=@{time}
+#SBATCH --signal=B:USR1@@@{grace}
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=@{log}
+@{options}# Made by: gfm-launch slurm. One torchrun per node, no ssh. Before the time is up every process writes a checkpoint and
+# ends; the job then goes back into the queue and continues from there. To make room: scancel --signal=USR1 --batch JOB
+set -uo pipefail
+cd @{folder}
+@{exports}
+first_host=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+asked_to_stop=no cancelled=no
+
+srun --kill-on-bad-exit=1 @{python} -m torch.distributed.run \
+    --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node @{per_node} \
+    --rdzv-backend c10d --rdzv-endpoint "$first_host:@{port}" --rdzv-id "$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}" \
+    -m @{trainer} @{arguments} &
+step=$!
+trap 'asked_to_stop=yes; kill -TERM "$step" 2>/dev/null' USR1
+trap 'cancelled=yes; kill -TERM "$step" 2>/dev/null' TERM    # by scancel, or by a preemption that requeues by itself
+
+# `wait` returns when a signal is handled, too.
+while true; do
+    wait "$step"
+    code=$?
+    kill -0 "$step" 2>/dev/null || break
+done
+
+if [ "$code" != 0 ] && [ "$cancelled" = no ] && { [ "$asked_to_stop" = yes ] || @{asks_requeue}; }; then
+    echo "gfm-launch: stopped before its end; job $SLURM_JOB_ID goes back into the queue."
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"
