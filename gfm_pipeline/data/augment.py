@@ -1,6 +1,7 @@
-"""Random resized crop and horizontal flip: drawn once per sample, applied to each of its sensors.
+"""Random crop and horizontal flip: drawn once per sample, applied to each of its sensors.
 
-The crop follows torchvision's RandomResizedCrop. It is drawn on the pixel grid of the sample's coarsest sensor and
+The resized crop follows torchvision's RandomResizedCrop; the plain one has the size of the training image, so that
+pixels are copied and not resized. Either is drawn on the pixel grid of the sample's coarsest sensor and
 carried to the others in relative coordinates, so sensors whose sizes are multiples of each other stay aligned exactly
 and all others to half a pixel.
 """
@@ -8,17 +9,15 @@ and all others to half a pixel.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn.functional import interpolate
 
 from gfm_pipeline.data.config import AugmentConfig
 from gfm_pipeline.data.seeding import uniforms
-from gfm_pipeline.shards.codec import Raster
+from gfm_pipeline.errors import ShardError
 
 ATTEMPTS = 10
 """Crops drawn before falling back to the largest one in the centre, as in torchvision."""
@@ -45,38 +44,46 @@ class Crop:
         )
 
 
-def draw_crop(config: AugmentConfig, sizes: Iterable[tuple[int, int]], *name: int) -> Crop:
+def draw_crop(config: AugmentConfig, sizes: Iterable[tuple[int, int]], image_px: int, *name: int) -> Crop:
     """Return the crop of the sample that `name` (integers, see `seeding`) stands for.
 
-    `sizes` are the (height, width) of its sensors; the one with the fewest pixels gives the grid.
+    `sizes` are the (height, width) of its sensors; the one with the fewest pixels gives the grid. Raises ShardError
+    when a plain crop of `image_px` does not fit in it.
     """
     rows, columns = min(sizes, key=lambda size: (size[0] * size[1], size))
     draws = uniforms(ATTEMPTS * _DRAWS_PER_ATTEMPT + 1, *name)
     flip = bool(config.flip and draws[-1] < 0.5)
-    low, high = math.log(config.ratio[0]), math.log(config.ratio[1])
-    for area_draw, ratio_draw, top_draw, left_draw in draws[:-1].reshape(ATTEMPTS, _DRAWS_PER_ATTEMPT).tolist():
-        area = rows * columns * (config.scale[0] + (config.scale[1] - config.scale[0]) * area_draw)
-        ratio = math.exp(low + (high - low) * ratio_draw)
-        height, width = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+    boxes = (
+        _plain_boxes(rows, columns, image_px) if config.kind == "crop" else _resized_boxes(config, rows, columns, draws)
+    )
+    for attempt, (height, width) in enumerate(boxes):
         if 0 < height <= rows and 0 < width <= columns:
+            _, _, top_draw, left_draw = draws[attempt * _DRAWS_PER_ATTEMPT :][:_DRAWS_PER_ATTEMPT].tolist()
             top, left = int(top_draw * (rows - height + 1)), int(left_draw * (columns - width + 1))
             return Crop(rows, columns, top, left, height, width, flip)
     height, width = _largest_in_ratio(config.ratio, rows, columns)
     return Crop(rows, columns, (rows - height) // 2, (columns - width) // 2, height, width, flip)
 
 
-def apply_crop(raster: Raster, crop: Crop, image_px: int) -> torch.Tensor:
-    """Return the crop of `raster` [C,H,W], of any type, as float32 [C,image_px,image_px] in the same units.
+def _plain_boxes(rows: int, columns: int, image_px: int) -> Iterator[tuple[int, int]]:
+    if min(rows, columns) < image_px:
+        raise ShardError(
+            f"an image of {rows} x {columns} pixels holds no crop of data.image_px {image_px}. Set data.augment.kind "
+            "to resized_crop, or data.image_px lower."
+        )
+    yield image_px, image_px
 
-    Pixels become float32 before they are resized, so integers are not rounded. A crop that already has the size is
-    copied exactly.
-    """
-    rows, columns = crop.box(raster.shape[1], raster.shape[2])
-    pixels: NDArray[np.float32] = raster[:, rows, columns].astype(np.float32, order="C")  # [C,h,w]
-    image = torch.from_numpy(pixels)
-    if image.shape[1:] != (image_px, image_px):
-        image = interpolate(image[None], size=(image_px, image_px), mode="bilinear", antialias=True)[0]
-    return image.flip(-1) if crop.flip else image
+
+def _resized_boxes(
+    config: AugmentConfig, rows: int, columns: int, draws: NDArray[np.float64]
+) -> Iterator[tuple[int, int]]:
+    """Yield the (height, width) that are tried, in order."""
+    low, high = math.log(config.ratio[0]), math.log(config.ratio[1])
+    for attempt in range(ATTEMPTS):
+        area_draw, ratio_draw = draws[attempt * _DRAWS_PER_ATTEMPT :][:2].tolist()
+        area = rows * columns * (config.scale[0] + (config.scale[1] - config.scale[0]) * area_draw)
+        ratio = math.exp(low + (high - low) * ratio_draw)
+        yield round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
 
 
 def _scaled(start: int, length: int, grid: int, size: int) -> slice:

@@ -67,8 +67,11 @@ class StreamConfig(StrictModel):
 
 
 class AugmentConfig(StrictModel):
-    """Random resized crop and flip, the same for all sensors of a sample."""
+    """Random crop and flip, the same for all sensors of a sample."""
 
+    kind: Literal["resized_crop", "crop"] = "resized_crop"
+    """resized_crop: a crop of random size and shape, resized to `data.image_px`. crop: one of `data.image_px` at a
+    random place, whose pixels are kept as they are; `scale` and `ratio` do not apply."""
     scale: tuple[float, float] = (0.67, 1.0)
     """Range of the crop's share of the area."""
     ratio: tuple[float, float] = (0.75, 4 / 3)
@@ -146,10 +149,19 @@ class DataConfig(StrictModel):
     """A sample whose bytes are damaged and stay so. fail: the run ends with its name. skip: its row of the sub-batch is
     blank and counts in no loss, the order of all others stays; it is recorded in skipped-RANK.jsonl and counted in the
     metrics. A store that cannot be reached, or a damaged sidecar, always fails."""
+    pixels: Literal["normalised", "stored"] = "normalised"
+    """What images hold. normalised: float32, (pixel - mean) / std, 0 where nothing was measured. stored: the sensor's
+    own type, units and nodata values, for a program that normalises on its GPU: a quarter to a half of the bytes.
+    Needs `augment.kind: crop` of sensors of one resolution, as nothing can be resized; pretraining refuses it."""
     threads: int = Field(default=2, gt=0)
-    """Threads of a rank that read, check, decode and augment samples."""
+    """Threads of a rank that check, decode and augment samples."""
     prefetch_steps: int = Field(default=2, gt=0)
     """Steps prepared ahead of the trainer."""
+    requests: int = Field(default=16, gt=0)
+    """Chunks of remote collections that a rank fetches at a time."""
+    buffer_mb: int = Field(default=4096, gt=0)
+    """Encoded bytes of remote collections that a rank may hold: the shuffle windows that its lanes have open, and what
+    is fetched ahead of them. Local collections are read in place and hold none."""
 
     @property
     def least_images(self) -> int:

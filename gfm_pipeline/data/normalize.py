@@ -30,19 +30,16 @@ class Normalisation:
         return mean, np.asarray(self.std, dtype=np.float32)[:, None, None]
 
 
-def fill_unmeasured(raster: Raster, nodata: float | None, mean: NDArray[np.float32]) -> Raster:
-    """Return `raster` [C,H,W] with the mean [C,1,1] of its band where nothing was measured, which normalises to 0.
+def unmeasured(raster: Raster, nodata: float | None) -> NDArray[np.bool_] | None:
+    """Return where nothing was measured in `raster`: it holds `nodata`, or NaN. None when that is nowhere.
 
-    That is where it holds `nodata`, or NaN.
+    Such pixels take the mean of their band, which normalises to 0.
     """
-    missing = np.isnan(raster) if raster.dtype.kind == "f" else None
+    missing: NDArray[np.bool_] | None = np.isnan(raster) if raster.dtype.kind == "f" else None
     if nodata is not None:
         hit = raster == nodata
         missing = hit if missing is None else missing | hit
-    if missing is None or not missing.any():
-        return raster
-    filled: Raster = np.where(missing, mean, raster.astype(np.float32))
-    return filled
+    return missing if missing is not None and missing.any() else None
 
 
 def resolve_normalisation(

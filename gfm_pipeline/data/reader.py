@@ -1,24 +1,31 @@
-"""Verified pixels of picked samples, read a chunk piece at a time.
+"""Verified pixels of picked samples.
 
-The first sample wanted of a piece fetches all of it that is still to come; the others take their encoded bytes from
-memory and give them free. So every byte is fetched once, and a lane holds at most its current windows. Checksums are
-computed where a sample is decoded, which spreads them over the threads. Bytes that differ from the sidecar's record
-are read again a few times (a fault on the way heals), then reported by name; they never become pixels.
+Shards on a local disk are read in place, sample by sample (`local_shards`). Of shards in object stores, whole chunk
+pieces are fetched ahead (`fetch`): the first sample wanted of a piece brings all of it that is still to come, the
+others take their encoded bytes from memory and give them free. So every byte is fetched once, and a lane holds at most
+its current windows. Checksums are computed where a sample is decoded, which spreads them over the threads. Bytes that
+differ from the sidecar's record are read again a few times (a fault on the way heals), then reported by name; they
+never become pixels.
 """
 
 from __future__ import annotations
 
 import threading
-import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 
-from gfm_pipeline.data.mixture import ShardRef, Stream
-from gfm_pipeline.data.plan import Pick
-from gfm_pipeline.data.shard_index import ShardIndex, load_shard_index
+from gfm_pipeline.data.fetch import Fetcher, Piece
+from gfm_pipeline.data.local_shards import LocalShards
+from gfm_pipeline.data.mixture import Stream
+from gfm_pipeline.data.plan import Pick, Window
+from gfm_pipeline.data.scratch import Scratch
+from gfm_pipeline.data.shard_index import Location, Range, ShardIndex, load_shard_index
+from gfm_pipeline.data.stages import StageSeconds, Stopwatch
 from gfm_pipeline.errors import ChecksumError, DamageError, GfmError, ShardError
 from gfm_pipeline.sensors import SensorSpec
+from gfm_pipeline.shards.checksum import crc32
 from gfm_pipeline.shards.codec import Raster
 from gfm_pipeline.shards.manifest import tar_path
 from gfm_pipeline.shards.quantise import decode_member, stored_dtype
@@ -29,6 +36,14 @@ BACKOFF_S = 0.05
 """Pause before the first of them; each further pause is twice as long."""
 INDEXES_KEPT = 256
 """Sidecars kept in memory per stream, the least recently used go first."""
+_PIECES_ANNOUNCED = 4096
+_OWN_THREADS, _OWN_BYTES = 4, 2**28
+"""Of a reader that is given no fetcher."""
+
+Encoded = dict[str, memoryview]
+"""Encoded members of one sample by sensor."""
+Fetched = Encoded | None
+"""None for a sample to be read by itself, as reading its whole piece failed."""
 
 
 @dataclass(frozen=True)
@@ -40,135 +55,203 @@ class SamplePixels:
     """By sensor, [C,H,W] in the sensor's own type and units."""
 
 
-@dataclass(eq=False)
-class _Piece:
-    """Encoded members of one chunk piece; empty until somebody wants the first one."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    members: dict[int, dict[str, bytes] | None] | None = None
-    """By sample in the shard, then by sensor; None for samples to be read one by one, as reading all at once failed."""
-
-
 class StreamReader:
     """Reads the samples of one stream, from any number of threads."""
 
-    def __init__(self, stream: Stream, specs: Mapping[str, SensorSpec], since: int = 0) -> None:
-        """`since` is the position of a lane at which reading begins: what the lanes took before is not fetched."""
+    def __init__(
+        self,
+        stream: Stream,
+        specs: Mapping[str, SensorSpec],
+        since: int = 0,
+        fetcher: Fetcher[Fetched] | None = None,
+    ) -> None:
+        """`since` is the position of a lane at which reading begins: what the lanes took before is not fetched.
+
+        `fetcher`, which the readers of a loader share, brings the pieces of remote shards.
+        """
         self._stream = stream
         self._specs = {sensor: specs[sensor] for sensor in stream.sensors}
         self._since = since
         self._lock = threading.Lock()
-        self._pieces: dict[tuple[int, int, int, int], _Piece] = {}
         self._index = lru_cache(maxsize=INDEXES_KEPT)(self._load_index)
+        self._local = LocalShards()
+        self._read_ahead = lru_cache(maxsize=_PIECES_ANNOUNCED)(self._read_ahead_of_disk)
+        self._fetcher = fetcher or Fetcher[Fetched](_OWN_THREADS, _OWN_BYTES)
         self._closed = threading.Event()
+        self.stages = StageSeconds()
+        self.watch = Stopwatch(self.stages)
         self.bytes_read = 0
         """Bytes of shards that were fetched, refetches included; sidecars are not counted."""
         self.refetches = 0
         """Reads that had to be repeated."""
 
     def close(self) -> None:
-        """Let threads that wait to read again give up."""
+        """Let threads that wait for a piece or to read again give up, and end those that fetch."""
         self._closed.set()
+        self._fetcher.close()
+        self._local.close()
 
     def key(self, pick: Pick) -> str:
         """Return the key of a sample, from the sidecar alone."""
         return self._index(pick.shard).keys[pick.sample]
 
-    def read(self, pick: Pick) -> SamplePixels:
+    def announce(self, picks: Iterable[Pick]) -> None:
+        """Fetch the pieces of remote shards that `picks` will be read from, when their turn comes."""
+        for window, piece, shard in dict.fromkeys((pick.window, pick.piece, pick.shard) for pick in picks):
+            if not self._is_local(shard):
+                self._fetcher.announce(self._name(window, piece), partial(self._piece, window, piece, shard))
+
+    def read(self, pick: Pick, scratch: Scratch | None = None) -> SamplePixels:
         """Return the pixels of a sample, once: its encoded bytes are given free.
 
-        Raises DamageError (ChecksumError among them), naming shard, key, sensor and offset, when the bytes stay wrong.
+        With `scratch` they lie in its buffers, until it is used again. Raises DamageError (ChecksumError among them),
+        naming shard, key, sensor and offset, when the bytes stay wrong.
         """
+        scratch = scratch or Scratch()
         index = self._index(pick.shard)
-        encoded = self._take_members(pick, index)
-        rasters: dict[str, Raster] = {}
-        for sensor in self._stream.sensors:
-            data = self._verified(pick, sensor, index, encoded[sensor])
-            rasters[sensor] = self._decoded(pick, sensor, index, data)
+        encoded = self.encoded(pick, scratch)
+        rasters = {sensor: self._decoded(pick, sensor, index, data, scratch) for sensor, data in encoded.items()}
+        self.watch.lap("decode")
         return SamplePixels(index.keys[pick.sample], rasters)
+
+    def encoded(self, pick: Pick, scratch: Scratch | None = None) -> Encoded:
+        """Return the verified bytes of a sample's members by sensor, once; as `read` does."""
+        scratch = scratch or Scratch()
+        self.watch.start()
+        index = self._index(pick.shard)
+        if self._is_local(pick.shard):
+            self._read_ahead(pick.window, pick.piece, pick.shard)
+            members = self._read_sample(pick.shard, pick.sample, index, scratch)
+        else:
+            fetched = self._fetcher.take(
+                self._name(pick.window, pick.piece),
+                pick.sample,
+                partial(self._piece, pick.window, pick.piece, pick.shard),
+            )
+            members = self._read_sample(pick.shard, pick.sample, index, scratch) if fetched is None else fetched
+        self.watch.lap("read")
+        verified = {sensor: self._verified(pick, sensor, index, members[sensor]) for sensor in self._stream.sensors}
+        self.watch.lap("checksum")
+        return verified
 
     def _load_index(self, shard: int) -> ShardIndex:
         return load_shard_index(self._stream.shards[shard], self._stream.sensors)
 
-    def _take_members(self, pick: Pick, index: ShardIndex) -> dict[str, bytes]:
-        """Return the members of a sample; raise DamageError, naming it, when they are cut short."""
-        window = pick.window
-        name = (window.lane, window.pass_index, window.index, pick.piece)
-        with self._lock:
-            piece = self._pieces.setdefault(name, _Piece())
-        with piece.lock:
-            if piece.members is None:
-                samples: list[int] = pick.window.piece_samples(pick.piece, self._since).tolist()
-                try:
-                    piece.members = dict(self._fetch(pick, index, samples))
-                except DamageError:
-                    piece.members = dict.fromkeys(samples)
-            taken = piece.members.pop(pick.sample)
-            if not piece.members:
-                with self._lock:
-                    self._pieces.pop(name, None)
-        return self._fetch(pick, index, [pick.sample])[pick.sample] if taken is None else taken
+    def _is_local(self, shard: int) -> bool:
+        ref = self._stream.shards[shard]
+        return ref.store.local_path(tar_path(ref.entry.name)) is not None
 
-    def _fetch(self, pick: Pick, index: ShardIndex, samples: list[int]) -> dict[int, dict[str, bytes]]:
-        """Read samples of the pick's shard."""
-        members: dict[int, dict[str, bytes]] = {sample: {} for sample in samples}
-        for wanted in index.ranges(samples):
-            first = wanted.members[0]
-            data = memoryview(self._read_range(pick.shard, wanted.start, wanted.length, first.sample, first.sensor))
-            for member in wanted.members:
-                begin = member.offset - wanted.start
+    def _name(self, window: Window, piece: int) -> tuple[str, int, int, int, int]:
+        return self._stream.name, window.lane, window.pass_index, window.index, piece
+
+    def _read_ahead_of_disk(self, window: Window, piece: int, shard: int) -> None:
+        ref = self._stream.shards[shard]
+        path = ref.store.local_path(tar_path(ref.entry.name))
+        assert path is not None
+        for wanted in self._index(shard).ranges(window.piece_samples(piece, self._since).tolist()):
+            self._local.announce(path, wanted.start, wanted.length)
+
+    def _piece(self, window: Window, piece: int, shard: int) -> Piece[Fetched]:
+        """Return a piece of a remote shard, to be fetched."""
+        samples: list[int] = window.piece_samples(piece, self._since).tolist()
+        entry = self._stream.shards[shard].entry
+        expected = entry.bytes * len(samples) // max(1, entry.samples)
+        return Piece(partial(self._fetch, shard, samples), expected)
+
+    def _fetch(self, shard: int, samples: Sequence[int]) -> dict[int, tuple[Fetched, int]]:
+        """Return the members of `samples` and how many bytes those are; of none if some are cut short."""
+        index = self._index(shard)
+        ranges = index.ranges(samples)
+        try:
+            parts = [self._read_range(shard, wanted) for wanted in ranges]
+        except DamageError:
+            return dict.fromkeys(samples, (None, 0))
+        starts = [wanted.start for wanted in ranges]
+        members: dict[int, tuple[Fetched, int]] = {}
+        for sample in samples:
+            found: Encoded = {}
+            for wanted in index.sample_ranges(sample):
+                at = bisect_right(starts, wanted.start) - 1
+                begin = wanted.start - starts[at]
                 # A copy of its own, so that the bytes of a sample are freed when it is taken.
-                members[member.sample][member.sensor] = bytes(data[begin : begin + member.size])
+                own = bytes(memoryview(parts[at])[begin : begin + wanted.length])
+                found |= _cut(wanted, memoryview(own))
+            members[sample] = (found, sum(map(len, found.values())))
         return members
 
-    def _read_range(self, shard: int, start: int, length: int, sample: int, sensor: str) -> bytes:
-        """Return exactly `length` bytes, reading again when there are fewer."""
+    def _read_sample(self, shard: int, sample: int, index: ShardIndex, scratch: Scratch) -> Encoded:
+        """Read one sample by itself; raise DamageError, naming it, when it is cut short."""
+        members: Encoded = {}
+        ranges = index.sample_ranges(sample)
+        room, used = scratch.take("encoded", sum(wanted.length for wanted in ranges)), 0
+        ref = self._stream.shards[shard]
+        path = ref.store.local_path(tar_path(ref.entry.name))
+        for wanted in ranges:
+            target = room[used : used + wanted.length]
+            used += wanted.length
+            if path is None or self._local.read_into(path, wanted.start, target) < wanted.length:
+                members |= _cut(wanted, memoryview(self._read_range(shard, wanted)))
+                continue
+            with self._lock:
+                self.bytes_read += wanted.length
+            members |= _cut(wanted, target.data)
+        return members
+
+    def _read_range(self, shard: int, wanted: Range) -> bytes:
+        """Return exactly the bytes of a range, reading again when there are fewer."""
         ref = self._stream.shards[shard]
         for attempt in range(1 + REFETCHES):
             self._pause(attempt)
-            data = ref.store.get_range(tar_path(ref.entry.name), start, length)
+            data = ref.store.get_range(tar_path(ref.entry.name), wanted.start, wanted.length)
             with self._lock:
                 self.bytes_read += len(data)
-            if len(data) == length:
+            if len(data) == wanted.length:
                 return data
-        key = self._index(shard).keys[sample]
+        first = wanted.members[0]
+        where = self._where(shard, first.sample, first.sensor, wanted.start)
         raise DamageError(
-            f"{self._where(ref, key, sensor, start)}: {len(data)} bytes came after {1 + REFETCHES} reads, expected "
-            f"{length}; the shard should have {ref.entry.bytes} bytes and is cut short. Copy or build it again."
+            f"{where}: {len(data)} bytes came after {1 + REFETCHES} reads, expected {wanted.length}; the shard should "
+            f"have {ref.entry.bytes} bytes and is cut short. Copy or build it again."
         )
 
-    def _verified(self, pick: Pick, sensor: str, index: ShardIndex, data: bytes) -> bytes:
+    def _verified(self, pick: Pick, sensor: str, index: ShardIndex, data: memoryview) -> memoryview:
         column = index.columns[sensor]
-        offset, size, expected = (int(c[pick.sample]) for c in (column.offset, column.size, column.crc32))
-        for attempt in range(1 + REFETCHES):
-            if attempt:
-                self._pause(attempt)
-                data = self._read_range(pick.shard, offset, size, pick.sample, sensor)
-            found = zlib.crc32(data)
+        expected = int(column.crc32[pick.sample])
+        found = crc32(data)
+        if found == expected:
+            return data
+        offset, size = int(column.offset[pick.sample]), int(column.size[pick.sample])
+        again = Range(offset, size, [Location(pick.sample, sensor, offset, size)])
+        for attempt in range(1, 1 + REFETCHES):
+            self._pause(attempt)
+            data = memoryview(self._read_range(pick.shard, again))
+            found = crc32(data)
             if found == expected:
                 return data
-        ref = self._stream.shards[pick.shard]
         raise ChecksumError(
-            f"{self._where(ref, index.keys[pick.sample], sensor, offset)}: the {size} bytes have crc32 {found:08x} "
-            f"after {1 + REFETCHES} reads, the sidecar recorded {expected:08x}. The shard is damaged: copy or build "
-            "it again."
+            f"{self._where(pick.shard, pick.sample, sensor, offset)}: the {size} bytes have crc32 {found:08x} after "
+            f"{1 + REFETCHES} reads, the sidecar recorded {expected:08x}. The shard is damaged: copy or build it again."
         )
 
-    def _decoded(self, pick: Pick, sensor: str, index: ShardIndex, data: bytes) -> Raster:
-        stored, spec = index.columns[sensor].stored[pick.sample], self._specs[sensor]
-        offset = int(index.columns[sensor].offset[pick.sample])
-        where = self._where(self._stream.shards[pick.shard], index.keys[pick.sample], sensor, offset)
+    def _decoded(self, pick: Pick, sensor: str, index: ShardIndex, data: memoryview, scratch: Scratch) -> Raster:
+        column, spec = index.columns[sensor], self._specs[sensor]
+        stored = column.stored[pick.sample]
         if len(stored.shape) != 3 or stored.shape[0] != len(spec.bands) or stored.dtype != stored_dtype(spec):
+            where = self._where(pick.shard, pick.sample, sensor, int(column.offset[pick.sample]))
             raise ShardError(
                 f"{where}: the raster is {stored.dtype}{list(stored.shape)}, expected {stored_dtype(spec)} with "
                 f"{len(spec.bands)} bands [C,H,W]. Leave sensor {sensor} out of data.streams.{self._stream.name}."
             )
         try:
-            return decode_member(data, stored.extension, stored.dtype, stored.shape, spec)
+            room = partial(scratch.take, sensor)
+            return decode_member(data, stored.extension, stored.dtype, stored.shape, spec, room)
         except ShardError as error:
+            where = self._where(pick.shard, pick.sample, sensor, int(column.offset[pick.sample]))
             raise DamageError(f"{where}: {error}") from error
 
-    def _where(self, ref: ShardRef, key: str, sensor: str, offset: int) -> str:
+    def _where(self, shard: int, sample: int, sensor: str, offset: int) -> str:
+        ref = self._stream.shards[shard]
+        key = self._index(shard).keys[sample]
         return f"{ref.store.url}/{tar_path(ref.entry.name)}: sample {key}, sensor {sensor} at byte {offset}"
 
     def _pause(self, attempt: int) -> None:
@@ -178,3 +261,11 @@ class StreamReader:
             self.refetches += 1
         if self._closed.wait(BACKOFF_S * 2 ** (attempt - 1)):
             raise GfmError("the loader was closed while a read was being repeated.")
+
+
+def _cut(wanted: Range, data: memoryview) -> Encoded:
+    """Return the members that a range holds, as parts of its bytes."""
+    return {
+        member.sensor: data[member.offset - wanted.start : member.offset - wanted.start + member.size]
+        for member in wanted.members
+    }

@@ -24,7 +24,9 @@ def raw_bits(count: int, *name: int) -> NDArray[np.uint64]:
     """Return `count` uniform 64-bit words; `name` are integers in [0, 2**64)."""
     # SeedSequence takes as many 32-bit words as an integer needs and pads short lists with zeros, so that (1, 2) and
     # (1 + 2**33,) would be one name, and (1,) and (1, 0) another. Two words for each integer and their number first.
-    words = [len(name), *(half for value in name for half in (value & 0xFFFFFFFF, value >> 32))]
+    words = np.empty(1 + 2 * len(name), np.uint32)
+    words[0] = len(name)
+    words[1:] = np.array(name, dtype="<u8").view("<u4")
     bits: NDArray[np.uint64] = np.random.Philox(np.random.SeedSequence(words)).random_raw(count)
     return bits
 

@@ -19,6 +19,9 @@ from gfm_pipeline.shards.manifest import load_sidecar
 
 MAX_RANGE_BYTES = 64 * 2**20
 """No more is read at once, to bound the memory of a thread."""
+_GAP_BYTES = 3 * 512
+"""Between two neighbouring members of a tar lie less: padding and a header. An unwanted one between them makes it
+more: two headers and a block of content."""
 
 
 class Stored(NamedTuple):
@@ -84,6 +87,23 @@ class ShardIndex:
                 ranges[-1] = last._replace(length=end - last.start)
             else:
                 ranges.append(Range(member.offset, member.size, [member]))
+        return ranges
+
+    def sample_ranges(self, sample: int) -> list[Range]:
+        """Return the reads that bring the wanted sensors of one sample and no other's pixels."""
+        located = sorted(
+            (int(column.offset[sample]), int(column.size[sample]), sensor) for sensor, column in self.columns.items()
+        )
+        ranges: list[Range] = []
+        end = -_GAP_BYTES
+        for offset, size, sensor in located:
+            member = Location(sample, sensor, offset, size)
+            if offset - end < _GAP_BYTES:
+                ranges[-1].members.append(member)
+                ranges[-1] = ranges[-1]._replace(length=offset + size - ranges[-1].start)
+            else:
+                ranges.append(Range(offset, size, [member]))
+            end = offset + size
         return ranges
 
     def _adjacent(self, a: Location, b: Location) -> bool:

@@ -12,6 +12,8 @@ import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import imagecodecs
 import numpy as np
@@ -25,6 +27,11 @@ Raster = NDArray[np.generic]
 """A raster [C,H,W] or a series [T,C,H,W]."""
 
 
+Encoded = bytes | memoryview
+"""Contiguous bytes of a member."""
+Room = Callable[[int], NDArray[np.uint8]]
+"""Gives a buffer of so many bytes to decode into."""
+R = TypeVar("R")
 Window = tuple[int, int, int, int]
 """(row, column, height, width) in pixels."""
 
@@ -34,9 +41,11 @@ class Codec:
     """A pair of pure functions between a raster and the bytes of a member."""
 
     encode: Callable[[Raster], bytes]
-    decode: Callable[[bytes, np.dtype[np.generic], tuple[int, ...]], Raster]
-    decode_rows: Callable[[bytes, np.dtype[np.generic], tuple[int, ...], tuple[int, int]], Raster] | None = None
+    decode: Callable[[Encoded, np.dtype[np.generic], tuple[int, ...]], Raster]
+    decode_rows: Callable[[Encoded, np.dtype[np.generic], tuple[int, ...], tuple[int, int]], Raster] | None = None
     """Decodes only rows [first, last), where the encoding allows it."""
+    decode_into: Callable[[Encoded, NDArray[np.uint8]], None] | None = None
+    """Fills a buffer with the C-ordered pixels, where the encoding holds nothing else."""
     dtypes: tuple[str, ...] | None = None
     """Types that it holds without loss; None for all."""
 
@@ -46,7 +55,7 @@ def encode(raster: Raster, extension: str) -> bytes:
     return _codec(extension).encode(np.ascontiguousarray(raster))
 
 
-def decode_window(data: bytes, extension: str, dtype: str, shape: tuple[int, ...], window: Window) -> Raster:
+def decode_window(data: Encoded, extension: str, dtype: str, shape: tuple[int, ...], window: Window) -> Raster:
     """Return the part of a member's raster inside `window`, decoding no more than the encoding makes necessary.
 
     Raises ShardError when the bytes do not hold an array of `dtype` and `shape`, or the window leaves it.
@@ -62,12 +71,19 @@ def decode_window(data: bytes, extension: str, dtype: str, shape: tuple[int, ...
     return np.ascontiguousarray(rows[..., column : column + width])
 
 
-def decode(data: bytes, extension: str, dtype: str, shape: tuple[int, ...]) -> Raster:
-    """Return the raster of a member as a read-only or fresh array of exactly `dtype` and `shape`.
+def decode(data: Encoded, extension: str, dtype: str, shape: tuple[int, ...], room: Room | None = None) -> Raster:
+    """Return the raster of a member as an array of exactly `dtype` and `shape`, not to be written to.
 
-    Raises ShardError when the bytes do not hold such an array.
+    It may be a view of `data`, or of the buffer that `room` gives. Raises ShardError when the bytes do not hold such an
+    array.
     """
-    raster = _guarded(extension, data, lambda: _codec(extension).decode(data, np.dtype(dtype), shape))
+    codec, kind = _codec(extension), np.dtype(dtype)
+    fill = codec.decode_into
+    if fill is not None and room is not None:
+        out = room(math.prod(shape) * kind.itemsize)
+        _guarded(extension, data, lambda: fill(data, out))
+        return out.view(kind).reshape(shape)
+    raster = _guarded(extension, data, lambda: codec.decode(data, kind, shape))
     if raster.shape != shape or raster.dtype != np.dtype(dtype):
         raise ShardError(
             f"decoded {extension} holds {raster.dtype}{list(raster.shape)}, the record says {dtype}{list(shape)}."
@@ -75,7 +91,7 @@ def decode(data: bytes, extension: str, dtype: str, shape: tuple[int, ...]) -> R
     return raster
 
 
-def _guarded(extension: str, data: bytes, action: Callable[[], Raster]) -> Raster:
+def _guarded(extension: str, data: Encoded, action: Callable[[], R]) -> R:
     try:
         return action()
     except ShardError:
@@ -103,13 +119,18 @@ def _blosc2_encode(raster: Raster) -> bytes:
     )
 
 
-def _blosc2_decode(data: bytes, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> Raster:
+def _blosc2_decode(data: Encoded, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> Raster:
+    out = np.empty(math.prod(shape) * dtype.itemsize, np.uint8)
+    _blosc2_decode_into(data, out)
+    return out.view(dtype).reshape(shape)
+
+
+def _blosc2_decode_into(data: Encoded, out: NDArray[np.uint8]) -> None:
     # The output buffer has the recorded size, so bytes that claim more cannot allocate more.
-    out = bytearray(math.prod(shape) * dtype.itemsize)
-    decoded = imagecodecs.blosc2_decode(data, numthreads=1, out=out)
+    decode_any: Any = imagecodecs.blosc2_decode  # takes every buffer, its annotations name a few
+    decoded = decode_any(data, numthreads=1, out=out)
     if len(decoded) != len(out):
         raise ShardError(f"blosc2 member holds {len(decoded)} bytes, the record says {len(out)}.")
-    return np.frombuffer(out, dtype).reshape(shape)
 
 
 def _npy_encode(raster: Raster) -> bytes:
@@ -118,18 +139,26 @@ def _npy_encode(raster: Raster) -> bytes:
     return buffer.getvalue()
 
 
-def _npy_decode(data: bytes, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> Raster:
-    start = _npy_start(data, dtype, shape)
+def _npy_decode(data: Encoded, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> Raster:
+    start = _npy_start(bytes(data[: _npy_header_bytes(data)]), dtype, shape)
     return np.frombuffer(data, dtype, math.prod(shape), start).reshape(shape)
 
 
-def _npy_decode_rows(data: bytes, dtype: np.dtype[np.generic], shape: tuple[int, ...], rows: tuple[int, int]) -> Raster:
+def _npy_decode_rows(
+    data: Encoded, dtype: np.dtype[np.generic], shape: tuple[int, ...], rows: tuple[int, int]
+) -> Raster:
     return _npy_decode(data, dtype, shape)[..., rows[0] : rows[1], :]  # a view: nothing else is touched
 
 
-def _npy_start(data: bytes, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> int:
+def _npy_header_bytes(data: Encoded) -> int:
+    """Return the length of magic, version, length and header of an npy member of format 1.0."""
+    return 10 + int.from_bytes(data[8:10], "little")
+
+
+@lru_cache(maxsize=256)  # a collection has a handful of different headers, and parsing one takes longer than a crop
+def _npy_start(head: bytes, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> int:
     """Return where the pixels of an npy member begin; raise ShardError when its header promises other pixels."""
-    header = io.BytesIO(data)
+    header = io.BytesIO(head)
     if np.lib.format.read_magic(header) != (1, 0):
         raise ShardError("the npy member is not of format 1.0.")
     found, by_column, held = np.lib.format.read_array_header_1_0(header)
@@ -144,13 +173,13 @@ def _jpeg_encode(raster: Raster) -> bytes:
     raise ShardError("jpg members hold the original bytes of an archive; encode arrays otherwise.")
 
 
-def _jpeg_decode(data: bytes, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> Raster:
-    image: Raster = imagecodecs.jpeg8_decode(data)
+def _jpeg_decode(data: Encoded, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> Raster:
+    image: Raster = imagecodecs.jpeg8_decode(bytes(data))
     return image[None] if image.ndim == 2 else np.ascontiguousarray(image.transpose(2, 0, 1))
 
 
 CODECS: dict[str, Codec] = {
-    "blosc2": Codec(_blosc2_encode, _blosc2_decode),
+    "blosc2": Codec(_blosc2_encode, _blosc2_decode, decode_into=_blosc2_decode_into),
     "npy": Codec(_npy_encode, _npy_decode, _npy_decode_rows),
     "tif": Codec(encode_tif, decode_tif, decode_tif),
     "jxl": Codec(encode_jxl, decode_jxl, dtypes=JXL_DTYPES),

@@ -28,11 +28,11 @@ def encode_jxl(raster: Array) -> bytes:
     return bytes(imagecodecs.jpegxl_encode(planes, lossless=True, effort=1, numthreads=1))
 
 
-def decode_jxl(data: bytes, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> Array:
+def decode_jxl(data: bytes | memoryview, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> Array:
     """Return the raster; raise ShardError when the image is not of `dtype` and `shape`."""
     stored = np.dtype(np.uint16) if dtype == np.int16 else dtype
     out = np.empty((math.prod(shape[:-1]), shape[-1]), stored)  # bytes that claim more cannot allocate more
-    planes = imagecodecs.jpegxl_decode(data, out=out, numthreads=1)
+    planes = imagecodecs.jpegxl_decode(bytes(data), out=out, numthreads=1)
     if planes.shape != out.shape or planes.dtype != stored:
         raise ShardError(f"the JPEG XL member holds {planes.dtype}{list(planes.shape)}, expected {dtype}{list(shape)}.")
     if dtype == np.int16:

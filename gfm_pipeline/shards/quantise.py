@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.errors import ShardError
 from gfm_pipeline.sensors import SensorSpec
-from gfm_pipeline.shards.codec import Raster, decode
+from gfm_pipeline.shards.codec import Encoded, Raster, Room, decode
 
 STORED_DTYPE = "int16"
 NOT_MEASURED = -32768
@@ -50,12 +50,14 @@ def restore(stored: Raster, spec: SensorSpec) -> Raster:
     return values
 
 
-def decode_member(data: bytes, extension: str, dtype: str, shape: tuple[int, ...], spec: SensorSpec) -> Raster:
-    """Return the raster of a member in the sensor's own type and units.
+def decode_member(
+    data: Encoded, extension: str, dtype: str, shape: tuple[int, ...], spec: SensorSpec, room: Room | None = None
+) -> Raster:
+    """Return the raster of a member in the sensor's own type and units; `room` as in `decode`.
 
     Raises ShardError when the bytes do not hold an array of `dtype` and `shape`, or when `dtype` is not what the
     sensor is stored in.
     """
     if dtype != stored_dtype(spec):
         raise ShardError(f"the raster is stored as {dtype}, sensor {spec.name} as {stored_dtype(spec)}.")
-    return restore(decode(data, extension, dtype, shape), spec)
+    return restore(decode(data, extension, dtype, shape, room), spec)

@@ -44,7 +44,7 @@ def encode_tif(raster: Array) -> bytes:
 
 
 def decode_tif(
-    data: bytes, dtype: np.dtype[np.generic], shape: tuple[int, ...], rows: tuple[int, int] | None = None
+    data: bytes | memoryview, dtype: np.dtype[np.generic], shape: tuple[int, ...], rows: tuple[int, int] | None = None
 ) -> Array:
     """Return the raster, or its `rows` (first, last + 1); raise ShardError when it is not of `dtype` and `shape`.
 

@@ -241,7 +241,14 @@ def test_threads_and_prefetch_change_nothing(root):
     assert calm == busy
 
 
-class CountingStore(LocalStore):
+class FarStore(LocalStore):
+    """A folder that is read as an object store is: by ranges, ahead."""
+
+    def local_path(self, path):
+        return None
+
+
+class CountingStore(FarStore):
     """Notes every range read as (path, start, end)."""
 
     def __init__(self, root: Path) -> None:
@@ -411,7 +418,7 @@ def test_a_fault_on_the_way_heals_by_reading_again(root, no_backoff, monkeypatch
     expected = [flat(batch) for lanes in batches(config, 6) for batch in lanes]
     asked: dict[tuple[str, int], int] = {}
 
-    class FlakyStore(LocalStore):
+    class FlakyStore(FarStore):
         def get_range(self, path, start, length):
             data = super().get_range(path, start, length)
             if (path, start) in asked:
@@ -475,11 +482,11 @@ def test_a_failure_of_a_later_step_is_not_kept_back(root, monkeypatch):
     config = data_config(root, prefetch_steps=3)
     original = reader_module.StreamReader.read
 
-    def failing(reader, pick):
+    def failing(reader, pick, scratch):
         if (reader._stream.name, pick.window.pass_index, pick.number) == doomed:
             may_fail.wait(10)
             raise MemoryError("in step 3")
-        return original(reader, pick)
+        return original(reader, pick, scratch)
 
     with Loader(open_mixture(config), config, 0, 0, 1) as loader:
         pick = loader.plan.take("pairs", 0, 3)[0]
@@ -487,7 +494,7 @@ def test_a_failure_of_a_later_step_is_not_kept_back(root, monkeypatch):
         monkeypatch.setattr(reader_module.StreamReader, "read", failing)
         assert next(loader)[0].step == 0
         may_fail.set()
-        futures.wait([key for parts in loader._under_way for part in parts for key in part.keys], timeout=10)
+        futures.wait([run for step in loader._under_way for batch in step for run in batch.runs], timeout=10)
         with pytest.raises(MemoryError, match="in step 3"):
             next(loader)
 
@@ -518,13 +525,21 @@ def test_no_thread_is_left_after_ctrl_c(root):
     assert not data_threads()
 
 
-def test_memory_is_one_window_of_encoded_bytes_per_lane(root):
+def test_far_shards_are_held_by_windows_and_freed(root, counted):
     config = data_config(root, prefetch_steps=1)
     with Loader(open_mixture(config), config, 0, 0, 1) as loader:
         for _ in range(60):
             next(loader)
-        pieces = {name: reader._pieces for name, reader in loader._readers.items()}
-        for held in pieces.values():
-            # At most the window being taken and the ones that the steps ahead have begun.
-            assert len(held) <= config.lanes * config.window_chunks * (2 + config.prefetch_steps)
+        whole = sum(path.stat().st_size for path in root.glob("*/shards/*.tar"))
+        # A window of each lane, what the steps ahead have begun of the next, and whatever is being fetched.
+        assert 0 < loader._fetcher.held_bytes < loader._fetcher.most_held_bytes < 3 * whole
         assert loader.wait_seconds > 0
+
+
+def test_local_shards_hold_nothing(root):
+    config = data_config(root)
+    with Loader(open_mixture(config), config, 0, 0, 1) as loader:
+        for _ in range(6):
+            next(loader)
+        assert loader._fetcher.most_held_bytes == 0
+        assert loader.bytes_read > 0

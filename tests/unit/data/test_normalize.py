@@ -5,23 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gfm_pipeline.data.normalize import fill_unmeasured
-
-MEAN = np.array([[[5.0]], [[-2.0]]], np.float32)
+from gfm_pipeline.data.normalize import unmeasured
 
 
 @pytest.mark.parametrize(("dtype", "nodata"), [("float32", None), ("float32", -9999.0), ("uint16", 0.0)])
-def test_only_unmeasured_pixels_become_the_mean(dtype: str, nodata: float | None) -> None:
+def test_what_was_not_measured_is_found(dtype: str, nodata: float | None) -> None:
     raster = np.arange(1, 19, dtype=dtype).reshape(2, 3, 3)
     raster[1, 2, 0] = np.nan if nodata is None else nodata
-    filled = fill_unmeasured(raster, nodata, MEAN)
-    assert filled[1, 2, 0] == -2
-    kept = np.ones(raster.shape, bool)
-    kept[1, 2, 0] = False
-    np.testing.assert_array_equal(filled[kept], raster[kept])
+    found = unmeasured(raster, nodata)
+    assert found is not None
+    assert np.argwhere(found).tolist() == [[1, 2, 0]]
 
 
-def test_a_complete_raster_is_not_copied() -> None:
+def test_a_complete_raster_has_none() -> None:
     raster = np.ones((2, 3, 3), np.float32)
-    assert fill_unmeasured(raster, None, MEAN) is raster
-    assert fill_unmeasured(raster, 0.0, MEAN) is raster
+    assert unmeasured(raster, None) is None
+    assert unmeasured(raster, 0.0) is None
