@@ -84,10 +84,10 @@ class _SubBatch:
 class Loader:
     """An endless iterator over the optimizer steps of one rank, from `start_step` on.
 
-    Each item is a tuple of batches, one for each lane of the rank, of all streams or of the one whose turn it is.
+    Each item is a tuple of batches, one for each lane of the rank, of all streams or of the one whose turn it is. A
+    batch is the consumer's for as long as it keeps any of it; its memory is used again after that (see `buffers`).
     Use it as a context manager, or call `close`. It is to be consumed by one thread. `state_dict` and
-    `load_state_dict` are the protocol of `torch.distributed.checkpoint` and torchdata's StatefulDataLoader. A batch is the consumer's for as long as it keeps
-    any of it; its memory is used again after that (see `buffers`).
+    `load_state_dict` are the protocol of `torch.distributed.checkpoint` and torchdata's StatefulDataLoader.
     """
 
     def __init__(

@@ -163,7 +163,7 @@ class StreamReader:
         index = self._index(shard)
         ranges = index.ranges(samples)
         try:
-            parts = [self._read_range(shard, wanted) for wanted in ranges]
+            parts = self._read_ranges(shard, ranges)
         except DamageError:
             return dict.fromkeys(samples, (None, 0))
         starts = [wanted.start for wanted in ranges]
@@ -190,25 +190,29 @@ class StreamReader:
             target = room[used : used + wanted.length]
             used += wanted.length
             if path is None or self._local.read_into(path, wanted.start, target) < wanted.length:
-                members |= _cut(wanted, memoryview(self._read_range(shard, wanted)))
+                members |= _cut(wanted, memoryview(self._read_ranges(shard, [wanted])[0]))
                 continue
             with self._lock:
                 self.bytes_read += wanted.length
             members |= _cut(wanted, target.data)
         return members
 
-    def _read_range(self, shard: int, wanted: Range) -> bytes:
-        """Return exactly the bytes of a range, reading again when there are fewer."""
+    def _read_ranges(self, shard: int, ranges: Sequence[Range]) -> Sequence[bytes]:
+        """Return exactly the bytes of each range, reading all of them again when there are fewer."""
         ref = self._stream.shards[shard]
+        path = tar_path(ref.entry.name)
         for attempt in range(1 + REFETCHES):
             self._pause(attempt)
-            data = ref.store.get_range(tar_path(ref.entry.name), wanted.start, wanted.length)
+            parts = ref.store.get_ranges(path, [(wanted.start, wanted.length) for wanted in ranges], self._closed)
             with self._lock:
-                self.bytes_read += len(data)
-            if len(data) == wanted.length:
-                return data
-        first = wanted.members[0]
-        where = self._where(shard, first.sample, first.sensor, wanted.start)
+                self.bytes_read += sum(map(len, parts))
+            short = [(w, data) for w, data in zip(ranges, parts, strict=True) if len(data) < w.length]
+            if not short:
+                return parts
+            for wanted, _ in short:
+                ref.store.forget(path, wanted.start, wanted.length)
+        wanted, data = short[0]
+        where = self._where(shard, wanted.members[0].sample, wanted.members[0].sensor, wanted.start)
         raise DamageError(
             f"{where}: {len(data)} bytes came after {1 + REFETCHES} reads, expected {wanted.length}; the shard should "
             f"have {ref.entry.bytes} bytes and is cut short. Copy or build it again."
@@ -222,9 +226,11 @@ class StreamReader:
             return data
         offset, size = int(column.offset[pick.sample]), int(column.size[pick.sample])
         again = Range(offset, size, [Location(pick.sample, sensor, offset, size)])
+        ref = self._stream.shards[pick.shard]
         for attempt in range(1, 1 + REFETCHES):
             self._pause(attempt)
-            data = memoryview(self._read_range(pick.shard, again))
+            ref.store.forget(tar_path(ref.entry.name), offset, size)
+            data = memoryview(self._read_ranges(pick.shard, [again])[0])
             found = crc32(data)
             if found == expected:
                 return data

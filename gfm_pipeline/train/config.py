@@ -147,6 +147,8 @@ class TrainConfig(StrictModel):
     @model_validator(mode="after")
     def _sizes_divide(self) -> TrainConfig:
         encoder, data = self.model.encoder, self.data
+        if data.pixels != "normalised":
+            raise ValueError(f"data.pixels is {data.pixels}, pretraining needs normalised images")
         if data.image_px % encoder.stride_px:
             raise ValueError(
                 f"data.image_px {data.image_px} is not a multiple of the encoder's stride, {encoder.stride_px} px "

@@ -21,7 +21,8 @@ from gfm_pipeline.train.console import say
 # Sections and keys that may differ between the run in a folder and the command that continues it.
 _MAY_CHANGE = (
     *("run_dir", "engine", "checkpoint", "log", "schedule.max_steps"),
-    *("data.root", "data.threads", "data.prefetch_steps", "data.storage", "data.cache"),
+    *("data.root", "data.storage", "data.cache"),
+    *("data.threads", "data.prefetch_steps", "data.requests", "data.buffer_mb"),
 )
 
 

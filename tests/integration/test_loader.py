@@ -265,7 +265,7 @@ def counted(monkeypatch):
     """Every store that a mixture opens, counting its reads."""
     stores: list[CountingStore] = []
 
-    def open_counting(url):
+    def open_counting(url, *_):
         stores.append(CountingStore(Path(url)))
         return stores[-1]
 
@@ -430,7 +430,7 @@ def test_a_fault_on_the_way_heals_by_reading_again(root, no_backoff, monkeypatch
                 return data[:-1] + bytes([data[-1] ^ 255])
             return data
 
-    monkeypatch.setattr("gfm_pipeline.data.mixture.open_store", lambda url: FlakyStore(Path(url)))
+    monkeypatch.setattr("gfm_pipeline.data.mixture.open_store", lambda url, *_: FlakyStore(Path(url)))
     with Loader(open_mixture(config), config, 0, 0, 1) as loader:
         found = [flat(batch) for _ in range(6) for batch in next(loader)]
         assert loader.refetches > 0
