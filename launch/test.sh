@@ -5,10 +5,13 @@
 set -euo pipefail
 PROJECT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$PROJECT/launch/environment.sh"
+source "$PROJECT/launch/servers.sh"
 cd "$PROJECT"
+prepare_servers
 prepare_environment test
 step ruff check .
 step ruff format --check .
 step mypy
+await_servers
 # Two at a time, a file on one of them: files share servers and collections. In this order the short ones are last.
 step python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

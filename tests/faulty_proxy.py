@@ -20,9 +20,9 @@ FAULTS = (*STATUS_FAULTS, *BODY_FAULTS, "silent", "closed")
 """What a request may meet instead of its answer:
 
 429, 500, 503   that status        silent   no answer at all       closed   the connection ends without one
-reset, cut      half of the body, then a reset (RST) or an end (FIN); the headers promise all of it
-short           half of the body, and headers that promise just that
-stall           half of the body, then silence
+reset, cut      three quarters of the body, then a reset (RST) or an end (FIN); the headers promise all of it
+short           three quarters of the body, and headers that promise just that
+stall           three quarters of the body, then silence
 flip            all of the body, with one bit of it inverted
 slow, trickle   all of the body in ten pieces with pauses; a byte at a time
 """
@@ -121,23 +121,23 @@ class FaultyProxy:
             data = answer.read()
         finally:
             upstream.close()
-        half = data[: len(data) // 2]
+        most = data[: -(-3 * len(data) // 4)]
         size = int(answer.getheader("Content-Length") or len(data)) if request.command == "HEAD" else len(data)
         request.send_response(answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in ("transfer-encoding", "connection", "content-length", "date", "server"):
                 request.send_header(name, value)
-        request.send_header("Content-Length", str(len(half) if fault == "short" else size))
+        request.send_header("Content-Length", str(len(most) if fault == "short" else size))
         request.end_headers()
         if request.command == "HEAD":
             return 0
         if fault in ("reset", "cut", "short", "stall"):
-            request.wfile.write(half)
+            request.wfile.write(most)
             self._break_off(request, fault)
-            return len(half)
+            return len(most)
         if fault == "flip" and data:
             data = bytearray(data)
-            data[len(data) // 2] ^= 16
+            data[len(data) // 3] ^= 16
         for piece, pause in _pieces(bytes(data), fault):
             request.wfile.write(piece)
             time.sleep(pause)

@@ -147,7 +147,7 @@ app.router.add_static("/", folder)
 web.run_app(app, host="127.0.0.1", port=port, ssl_context=context, print=None)
 """
 _NGINX = """
-daemon off; worker_processes 1; pid {work}/pid; error_log {work}/error.log;
+{user}daemon off; worker_processes 1; pid {work}/pid; error_log {work}/error.log;
 events {{ worker_connections 256; }}
 http {{
   access_log off; sendfile on;
@@ -164,7 +164,8 @@ def real_web_server(kind: str, folder: Path, work: Path, pem: Path | None = None
     port, log = free_port(), work / f"{kind}.log"
     if kind == "nginx":
         keys = f"ssl_certificate {pem}; ssl_certificate_key {pem};" if pem else ""
-        text = _NGINX.format(work=work, port=port, folder=folder, ssl=" ssl" if pem else "", keys=keys)
+        user = "user root; " if os.getuid() == 0 else ""  # else its worker may not read the test's folders
+        text = _NGINX.format(user=user, work=work, port=port, folder=folder, ssl=" ssl" if pem else "", keys=keys)
         (work / "nginx.conf").write_text(text)
         command = [NGINX or "nginx", "-c", work / "nginx.conf", "-e", work / "error.log"]
     else:
