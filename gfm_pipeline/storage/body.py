@@ -8,7 +8,8 @@ from gfm_pipeline.errors import StorageError
 from gfm_pipeline.storage.ranges import ByteRange
 
 STREAM_BYTES = 2**18
-"""A body is taken in pieces of this size; less than that is lost of one that breaks off."""
+"""A body is taken in pieces of this size at first, so that less than one is lost when it breaks off. What is asked for
+again is taken in whatever pieces come: a connection that always breaks early gets on too."""
 
 
 class Version(NamedTuple):
@@ -36,6 +37,7 @@ class Body:
         self._part = part
         self._pieces: list[bytes] = []
         self._got = 0
+        self._piece_bytes = STREAM_BYTES
         self.version = version
         """As demanded, or as the first answer tells; None while there was none."""
 
@@ -56,7 +58,8 @@ class Body:
         self.version = version
         expected = max(0, min(end, version.size) - start)
         came = 0
-        for piece in answer.stream(min_chunk_size=STREAM_BYTES):
+        stream, self._piece_bytes = answer.stream(min_chunk_size=self._piece_bytes), 1
+        for piece in stream:
             came += len(piece)
             if came > expected:
                 break
