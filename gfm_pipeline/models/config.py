@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from gfm_pipeline.config import StrictModel
 
+Attention = Literal["auto", "sdpa", "timm"]
+
 
 class EmbedConfig(StrictModel):
     """From the pixels of one sensor to patch tokens."""
@@ -16,6 +18,18 @@ class EmbedConfig(StrictModel):
     """conv (msGFM): a 3x3 convolution at full resolution, then patches. linear (XGeo): patches of the raw pixels."""
     stem_channels: int = Field(default=32, gt=0)
     """Channels after the 3x3 convolution."""
+
+
+class InitConfig(StrictModel):
+    """Weights to start the encoder from."""
+
+    path: str
+    """A local file of a SwinV2's weights: .safetensors, or what torch.save wrote; timm's names, those of SwinV2's own
+    code or SimMIM's."""
+    experts: Literal["copy", "fresh"] = "copy"
+    """copy: every expert starts as the dense MLP of its block (sparse upcycling). fresh: experts start at random."""
+    expert_noise: float = Field(default=0.0, ge=0)
+    """copy: normal noise on each expert's weights, as a share of their deviation."""
 
 
 class EncoderConfig(StrictModel):
@@ -29,6 +43,17 @@ class EncoderConfig(StrictModel):
     """Side of an attention window in tokens; stages smaller than it attend globally."""
     mlp_ratio: float = Field(default=4.0, gt=0)
     drop_path: float = Field(default=0.0, ge=0, lt=1)
+    attention: Attention = "auto"
+    """sdpa: torch's fused kernels. timm: written out. The results are equal; auto takes sdpa on GPUs, where it is
+    faster, and timm on CPUs, where it is not."""
+    activation_checkpointing: bool = False
+    """Keep only what goes into a block and compute the rest again in the backward pass: less memory, more time."""
+    pretrained_window: tuple[int, ...] = ()
+    """Windows, by stage, of the run whose weights are taken over, where they are others than here (12, 12, 12, 6 for
+    192 px with window 12): the position biases go by the distances of that run. Empty: no other run."""
+
+    init: InitConfig | None = None
+    """Weights to start from in a new run; None: at random."""
 
     @property
     def stride_px(self) -> int:
@@ -40,6 +65,11 @@ class EncoderConfig(StrictModel):
         """Channels of the last stage."""
         return int(self.embed_dim * 2 ** (len(self.depths) - 1))
 
+    def stage_windows(self, image_px: int) -> tuple[int, ...]:
+        """Return the side of the windows of each stage: `window`, or the stage where it is smaller."""
+        sides = [image_px // (self.patch_px * 2**stage) for stage in range(len(self.depths))]
+        return tuple(min(self.window, side) for side in sides)
+
     @model_validator(mode="after")
     def _stages_match(self) -> EncoderConfig:
         if len(self.depths) != len(self.num_heads):
@@ -47,6 +77,10 @@ class EncoderConfig(StrictModel):
         for stage, heads in enumerate(self.num_heads):
             if (self.embed_dim * 2**stage) % heads:
                 raise ValueError(f"stage {stage + 1} has {self.embed_dim * 2**stage} channels for {heads} heads")
+        if self.pretrained_window and len(self.pretrained_window) != len(self.depths):
+            raise ValueError(f"pretrained_window names {len(self.pretrained_window)} stages, depths {len(self.depths)}")
+        if any(window < 1 for window in self.pretrained_window):
+            raise ValueError(f"pretrained_window {self.pretrained_window} holds a window smaller than one token")
         return self
 
 
@@ -62,8 +96,20 @@ class MoEConfig(StrictModel):
     min_capacity: int = Field(default=4, ge=0)
     aux_weight: float = Field(default=0.01, ge=0)
     """Weight of the load-balance loss, summed over the layers."""
-    random_token_selection: bool = True
-    """Who gets an expert's slots when there are too few: chosen at random, or the first tokens in the batch."""
+    aux_loss: Literal["load_balance", "importance"] = "load_balance"
+    """load_balance: probability times share of tokens (GShard, Switch). importance: variation of the summed
+    probabilities (Shazeer 2017, V-MoE)."""
+    top_k: Literal[1, 2] = 1
+    """Experts of a token. Of two, the weights of those with room are brought to a sum of 1."""
+    noise: Literal["none", "jitter", "rsample", "gaussian"] = "none"
+    """Of the gate, in training: factors of 1 +- 0.01 on its input (Switch), Gumbel noise on the choice (DeepSpeed's
+    RSample), normal noise of deviation 1 / experts on the logits (V-MoE)."""
+    selection: Literal["random", "first", "priority"] = "random"
+    """Who gets an expert's slots when there are too few: drawn at random, the first tokens of the batch, or those the
+    gate is surest of (V-MoE's batch-prioritised routing)."""
+    compute: Literal["auto", "grouped", "padded"] = "auto"
+    """grouped: matrix products over the tokens an expert has. padded: one batched product over all slots, empty ones
+    included. auto: grouped on a CPU when one rank holds all experts, padded else."""
 
 
 class ModelConfig(StrictModel):

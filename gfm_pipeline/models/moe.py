@@ -11,14 +11,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-import torch
 from timm.layers import Mlp
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gfm_pipeline.errors import ConfigError
 from gfm_pipeline.models.config import MoEConfig
+from gfm_pipeline.models.experts import GroupedExperts
+from gfm_pipeline.models.moe_sharded import sharded_layer
+from gfm_pipeline.models.routing import Routing, aux_loss, choose, combine, dispatch, place
 from gfm_pipeline.models.seeding import seeded
 
 
@@ -43,41 +45,31 @@ class ExpertPlacement:
         return range(self.rank * share, (self.rank + 1) * share)
 
 
-@dataclass(frozen=True)
-class Routing:
-    """What the gate of one layer did in the last forward pass, over the tokens of this rank."""
-
-    aux_loss: Tensor
-    """Load-balance loss, a scalar that is 1 for a perfectly even load."""
-    counts_E: Tensor
-    """Tokens that chose each expert, before any were dropped."""
-    num_dropped: Tensor
-    """Tokens beyond an expert's capacity: they passed the layer by."""
-
-
 class LocalMoE(nn.Module):
-    """All experts of a layer in one process; every token reaches its expert (no capacity)."""
+    """All experts of a layer in one process; every token reaches its experts (no capacity)."""
 
-    def __init__(self, dim: int, hidden: int, num_experts: int) -> None:
+    def __init__(self, dim: int, hidden: int, config: MoEConfig) -> None:
         super().__init__()
-        self.gate = nn.Linear(dim, num_experts, bias=False)
-        self.experts = nn.ModuleList(Mlp(dim, hidden) for _ in range(num_experts))
+        self.config = config
+        self.gate = nn.Linear(dim, config.num_experts, bias=False)
+        self.experts = nn.ModuleList(Mlp(dim, hidden) for _ in range(config.num_experts))
+        self.grouped = GroupedExperts()
         self.routing: Routing | None = None
+
+    def local_experts(self) -> Iterator[tuple[int, nn.Module]]:
+        """Yield (global index, expert) for each expert, all of which are here."""
+        yield from enumerate(self.experts)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [..,D] for tokens [..,D]: gate probability times the output of the chosen expert."""
         tokens_ND = x.reshape(-1, x.shape[-1])
-        gates_NE = F.linear(tokens_ND.float(), self.gate.weight.float()).softmax(dim=1)
-        gate_N, chosen_N = gates_NE.max(dim=1)
-        out_ND = torch.zeros_like(tokens_ND)
-        for index, expert in enumerate(self.experts):
-            (rows,) = torch.nonzero(chosen_N == index, as_tuple=True)
-            out_ND = out_ND.index_copy(0, rows, (expert(tokens_ND[rows]) * gate_N[rows, None]).to(out_ND.dtype))
-        counts_E = torch.bincount(chosen_N, minlength=len(self.experts))
-        share_E = counts_E / tokens_ND.shape[0]
-        aux_loss = (gates_NE.mean(0) * share_E).sum() * len(self.experts)
-        self.routing = Routing(aux_loss, counts_E, torch.zeros((), dtype=torch.long, device=x.device))
-        return out_ND.reshape(x.shape)
+        choices = choose(tokens_ND, self.gate.weight, self.config, self.training)
+        num_slots = len(tokens_ND)
+        routes = place(choices, num_slots, padded=False)
+        rows_SD = self.grouped(dispatch(tokens_ND, routes), self.experts, routes.count_E, num_slots)
+        loss = aux_loss(choices, self.config.aux_loss)
+        self.routing = Routing(loss, routes.expert_R, routes.kept_R, self.config.num_experts, self.config.top_k)
+        return combine(rows_SD, routes).reshape(x.shape)
 
 
 class ShardedMoE(nn.Module):
@@ -85,23 +77,14 @@ class ShardedMoE(nn.Module):
 
     def __init__(self, dim: int, hidden: int, config: MoEConfig, placement: ExpertPlacement) -> None:
         super().__init__()
-        from deepspeed.moe.layer import MoE
-
+        if config.compute == "grouped" and placement.size > 1:
+            raise ConfigError(
+                f"model.moe.compute 'grouped' needs all experts on one rank, engine.ep_size is {placement.size}: what "
+                "ranks exchange is padded. Set model.moe.compute to auto or padded, or engine.ep_size to 1."
+            )
         self.global_indices = placement.global_indices(config.num_experts)
-        self.moe = MoE(
-            hidden_size=dim,
-            expert=Mlp(dim, hidden),
-            num_experts=config.num_experts,
-            ep_size=placement.size,
-            k=1,
-            capacity_factor=config.capacity_factor,
-            eval_capacity_factor=config.capacity_factor,
-            min_capacity=config.min_capacity,
-            use_rts=config.random_token_selection,
-        )
+        self.moe: Any = sharded_layer()(dim, hidden, config, placement.size)
         self.routing: Routing | None = None
-        self._capacity_factor = config.capacity_factor
-        self._min_capacity = config.min_capacity
 
     @property
     def gate(self) -> nn.Linear:
@@ -115,13 +98,9 @@ class ShardedMoE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [..,D] for tokens [..,D]; tokens beyond an expert's capacity come back as zeros."""
-        out, aux_loss, counts_E = self.moe(x)
-        num_tokens = x.numel() // x.shape[-1]
-        capacity = -(-num_tokens * self._capacity_factor // len(counts_E))
-        dropped = (counts_E - max(int(capacity), self._min_capacity)).clamp(min=0).sum()
-        self.routing = Routing(aux_loss, counts_E, dropped)
-        result: Tensor = out
-        return result
+        out_ND, self.routing = self.moe(x.reshape(-1, x.shape[-1]))
+        out: Tensor = out_ND.reshape(x.shape)
+        return out
 
 
 MoELayer = LocalMoE | ShardedMoE
@@ -130,7 +109,7 @@ MoELayer = LocalMoE | ShardedMoE
 def build_moe(dim: int, hidden: int, config: MoEConfig, placement: ExpertPlacement | None) -> MoELayer:
     """Return a layer with all experts here (`placement` None) or with this rank's share of them."""
     if placement is None:
-        return LocalMoE(dim, hidden, config.num_experts)
+        return LocalMoE(dim, hidden, config)
     return ShardedMoE(dim, hidden, config, placement)
 
 
@@ -141,8 +120,7 @@ def initialise_moe(layer: MoELayer, seed: int, name: str) -> None:
     """
     with seeded(seed, name, "gate"):
         nn.init.trunc_normal_(layer.gate.weight, std=0.02)
-    pairs = enumerate(layer.experts) if isinstance(layer, LocalMoE) else layer.local_experts()
-    for index, expert in pairs:
+    for index, expert in layer.local_experts():
         with seeded(seed, name, "expert", index):
             for linear in expert.modules():
                 if isinstance(linear, nn.Linear):

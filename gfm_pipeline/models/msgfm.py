@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,7 @@ class MsGFM(nn.Module):
                 f"(model.encoder.patch_px {encoder.patch_px} and {len(encoder.depths)} stages)."
             )
         self.patch_px = encoder.patch_px
+        self._tallies: dict[str, Tensor] = {}
         self.embeds = nn.ModuleDict()
         self.decoders = nn.ModuleDict()
         for name, spec in sensors.items():
@@ -94,6 +96,22 @@ class MsGFM(nn.Module):
             labels[f"stage{int(stage) + 1}.block{block}"] = layer
         return labels
 
+    def take_tallies(self) -> dict[str, Tensor]:
+        """Return what became of the tokens since the last call, by layer label, and start again from nothing.
+
+        Counts [sensors, E + 1] as of `Routing.tally`; rows are the model's sensors in their order.
+        """
+        tallies, self._tallies = self._tallies, {}
+        return tallies
+
+    def _tally(self, inputs: Sequence[SensorImages]) -> None:
+        positions = {sensor: index for index, sensor in enumerate(self.embeds)}
+        owner_B = torch.cat([torch.full((len(i.image_BCHW),), positions[i.sensor]) for i in inputs])
+        for label, layer in self.moe_labels().items():
+            assert layer.routing is not None
+            tally = layer.routing.tally(owner_B.to(layer.routing.expert_R.device), len(positions))
+            self._tallies[label] = self._tallies[label] + tally if label in self._tallies else tally
+
     def no_decay_names(self) -> set[str]:
         """Return the names of parameters without weight decay: 1-D ones, biases, mask token and timm's own list."""
         timm_list = ("cpb_mlp", "logit_scale")
@@ -103,6 +121,15 @@ class MsGFM(nn.Module):
             if parameter.ndim <= 1 or name.endswith(".bias") or any(part in name for part in timm_list)
         }
 
+    def compile_encoder(self) -> None:
+        """Let torch.compile take every stage in place, expert layers left out; names of parameters stay as they are."""
+        disable: Any = torch.compiler.disable
+        for _, layer in self.moe_layers():
+            # Sorting, collectives and sizes known late: a compiler gains nothing there and breaks the graph anyway.
+            layer.forward = disable(layer.forward)  # type: ignore[method-assign]
+        for stage in self.encoder.layers:
+            stage.compile(dynamic=False)
+
     def encode(self, inputs: Sequence[SensorImages]) -> list[Tensor]:
         """Return the features [B,i,j,D] of each input, after ONE pass of the shared encoder over all of them."""
         return [stages[-1] for stages in self.encode_stages(inputs)]
@@ -111,8 +138,10 @@ class MsGFM(nn.Module):
         """Return for each input the features [B,i,j,D] of every stage, after one pass; `encode` gives the last."""
         tokens = [self._embed(item) for item in inputs]
         sizes = [len(part) for part in tokens]
-        stages = [torch.split(features_BijD, sizes) for features_BijD in self.encoder.stages(torch.cat(tokens))]
-        return [list(of_input) for of_input in zip(*stages, strict=True)]
+        stages = self.encoder.stages(torch.cat(tokens))
+        self._tally(inputs)
+        parts = [torch.split(features_BijD, sizes) for features_BijD in stages]
+        return [list(of_input) for of_input in zip(*parts, strict=True)]
 
     def decode(self, sensor: str, features_BijD: Tensor) -> Tensor:
         """Return the normalised image [B,C,H,W] of `sensor` that the features tell of."""

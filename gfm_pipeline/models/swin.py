@@ -7,6 +7,7 @@ from typing import cast
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from torch import Tensor, nn
 
+from gfm_pipeline.models.attention import use_attention
 from gfm_pipeline.models.config import EncoderConfig
 
 
@@ -30,7 +31,11 @@ class SwinEncoder(nn.Module):
             window_size=config.window,
             mlp_ratio=config.mlp_ratio,
             drop_path_rate=config.drop_path,
+            pretrained_window_sizes=config.pretrained_window or (0,) * len(config.depths),
         )
+        use_attention(swin, config.attention)
+        for stage in swin.layers:
+            stage.grad_checkpointing = config.activation_checkpointing
         self.layers = swin.layers
         self.norm = swin.norm
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from gfm_pipeline.data.mixture import Mixture, open_mixture
 from gfm_pipeline.models.msgfm import MsGFM
+from gfm_pipeline.models.transfer import start_encoder
 from gfm_pipeline.objectives.objective import Setting, build_objectives
+from gfm_pipeline.train.checkpoint import latest_checkpoint
 from gfm_pipeline.train.comm import World
 from gfm_pipeline.train.config import TrainConfig
 from gfm_pipeline.train.console import say
@@ -55,9 +57,9 @@ it again for the steps that it takes again; rows it has written for them to `run
 """
 
 
-def assemble(config: TrainConfig, world: World, run_dir: Path) -> Run:
-    """Return the parts of a run, freshly initialised. Every rank must call it."""
-    mixture = open_mixture(config.data)
+def assemble(config: TrainConfig, world: World, run_dir: Path, mixture: Mixture | None = None) -> Run:
+    """Return the parts of a run, freshly initialised, on `mixture` or the configured one. Every rank must call it."""
+    mixture = mixture or open_mixture(config.data)
     check_stream_names(list(mixture.streams))
     rates = effective_rates(
         {name: (s.sensors, config.data.streams[name].lr, s.sub_batch) for name, s in mixture.streams.items()},
@@ -66,6 +68,8 @@ def assemble(config: TrainConfig, world: World, run_dir: Path) -> Run:
     )
     placement = place_experts(config.engine, config.model.moe.num_experts, world)
     model = MsGFM(config.model, mixture.sensors, config.data.image_px, config.seed, placement)
+    if config.model.encoder.init is not None and latest_checkpoint(run_dir) is None:
+        say(world, str(start_encoder(model, config.model.encoder.init, config.seed)))
     setting = Setting(
         encoder=config.model.encoder,
         sensors=mixture.sensors,

@@ -80,6 +80,8 @@ def start_engine(
     import deepspeed
 
     _quieten()
+    if config.compile:
+        module.model.compile_encoder()
     optimizer = torch.optim.AdamW(groups, lr=groups[0]["lr"], betas=optim.betas, eps=optim.eps, foreach=False)
     engine, *_ = deepspeed.initialize(
         model=module,

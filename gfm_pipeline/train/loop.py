@@ -28,7 +28,6 @@ def train(run: Run, loader: Loader, hooks: Sequence[Hook], first_step: int) -> N
     if first_step >= last_step:
         say(world, f"nothing to do: the run has taken {first_step} of {last_step} steps.")
         return
-    layers = run.model.moe_labels()
     console = Console(world, last_step)
     batches = iter(loader)
     skipped = run.run_dir / f"skipped-{world.rank:05d}.jsonl"
@@ -42,11 +41,12 @@ def train(run: Run, loader: Loader, hooks: Sequence[Hook], first_step: int) -> N
         if step == first_step:
             layout = (loader.state(step).plan_digest, [lane.layout() for lane in lanes])
             assert_equal_on_all_ranks(world, "order of samples or batch layout", layout)
-        result = train_step(run.engine, lanes, layers, world, config.seed)
+        result = train_step(run.engine, lanes, run.model, world, config.seed)
         _check_finite(result, step)
         done = step + 1
         if step % config.log.every_steps == 0 or done == last_step:
-            row = {"step": step, "epoch": step // steps_per_epoch, **gather_metrics(result, world, config.data.lanes)}
+            measured = gather_metrics(result, world, list(run.mixture.sensors))
+            row = {"step": step, "epoch": step // steps_per_epoch, **measured}
             _add_rates(row, run, step)
             seconds = time.perf_counter() - started
             row |= {"images_per_s": row.pop("num_images") / seconds, "step_s": seconds, "data_wait_s": waited}

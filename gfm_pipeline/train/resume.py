@@ -23,6 +23,7 @@ _MAY_CHANGE = (
     *("run_dir", "engine", "checkpoint", "log", "schedule.max_steps"),
     *("data.root", "data.storage", "data.cache"),
     *("data.threads", "data.prefetch_steps", "data.requests", "data.buffer_mb"),
+    *("model.encoder.attention", "model.encoder.activation_checkpointing", "model.moe.compute"),
 )
 
 

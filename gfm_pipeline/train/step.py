@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gfm_pipeline.data.batch import HeterogeneousBatch
-from gfm_pipeline.models.moe import MoELayer
+from gfm_pipeline.models.msgfm import MsGFM
 from gfm_pipeline.models.seeding import mix_seed
 from gfm_pipeline.train.comm import World
 
@@ -22,7 +22,8 @@ class StepResult:
     losses: dict[str, Tensor]
     """"total", "aux", "stream/<s>", "part/<s>/<name>"; scalars on the device."""
     counts: dict[str, Tensor]
-    """Per expert layer [E + 1]: tokens that chose each expert, then tokens dropped; summed over lanes."""
+    """Per expert layer [sensors, E + 1]: a sensor's tokens that chose each expert, then those dropped; summed over
+    lanes."""
     grad_norm: float
     num_images: int
     """Images of this rank."""
@@ -30,16 +31,14 @@ class StepResult:
     """Samples of this rank whose rows are blank."""
 
 
-def train_step(
-    engine: Any, lanes: Sequence[HeterogeneousBatch], layers: dict[str, MoELayer], world: World, seed: int
-) -> StepResult:
+def train_step(engine: Any, lanes: Sequence[HeterogeneousBatch], model: MsGFM, world: World, seed: int) -> StepResult:
     """Run one forward and backward pass per lane and one update.
 
     Every random draw of a pass comes from a generator seeded by (seed, step, lane), so a step depends neither on
     how many ranks share the lanes nor on what ran before: resuming needs no generator state.
     """
     losses: dict[str, Tensor] = {}
-    counts: dict[str, Tensor] = {}
+    model.take_tallies()
     num_images = num_skipped = 0
     for lane in lanes:
         lane_seed = mix_seed(seed, "step", lane.step, "lane", lane.lane)
@@ -52,10 +51,6 @@ def train_step(
         for name, value in {"total": total.detach(), **named}.items():
             share = value.float() / len(lanes)
             losses[name] = losses[name] + share if name in losses else share
-        for name, layer in layers.items():
-            assert layer.routing is not None
-            tally = torch.cat([layer.routing.counts_E, layer.routing.num_dropped[None]])
-            counts[name] = counts[name] + tally if name in counts else tally
         num_skipped += sum(len(part.skipped) for part in batch.streams.values())
         num_images += sum(len(image) for part in batch.streams.values() for image in part.images.values())
-    return StepResult(losses, counts, float(engine.get_global_grad_norm()), num_images, num_skipped)
+    return StepResult(losses, model.take_tallies(), float(engine.get_global_grad_norm()), num_images, num_skipped)

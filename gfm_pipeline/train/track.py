@@ -24,10 +24,11 @@ METRICS = "metrics"
 METRICS_FILE = f"{METRICS}.jsonl"
 
 
-def gather_metrics(result: StepResult, world: World, num_lanes: int) -> dict[str, Any]:
+def gather_metrics(result: StepResult, world: World, sensors: list[str]) -> dict[str, Any]:
     """Return the metrics of a step over all ranks as plain numbers, nested as they are logged.
 
-    Every rank must call it: it is one all-reduce of losses and one of expert counts.
+    `sensors` are the model's, in its order. Every rank must call it: it is one all-reduce of losses and one of expert
+    counts.
     """
     names = sorted(result.losses)
     skipped = result.losses["total"].new_tensor(result.num_skipped, dtype=torch.float64)
@@ -44,22 +45,32 @@ def gather_metrics(result: StepResult, world: World, num_lanes: int) -> dict[str
         else:
             section["losses"][part[0]] = value
     if result.counts:
-        row |= _expert_metrics(result, world)
+        row |= _expert_metrics(result, world, sensors)
     row["num_images"] = result.num_images * world.size
     row["skipped"] = int(num_skipped)
     return row
 
 
-def _expert_metrics(result: StepResult, world: World) -> dict[str, Any]:
+def _expert_metrics(result: StepResult, world: World, sensors: list[str]) -> dict[str, Any]:
+    """Return each layer's load and drop rate over all tokens, and by sensor for the sensors of the step."""
     layers = list(result.counts)
-    tallies = world.sum(torch.stack([result.counts[layer].double() for layer in layers])).tolist()
-    load: dict[str, list[float]] = {}
-    drops: dict[str, float] = {}
-    for layer, tally in zip(layers, tallies, strict=True):
-        tokens = sum(tally[:-1])
-        load[layer] = [count / tokens for count in tally[:-1]]
-        drops[layer] = tally[-1] / tokens
-    return {"expert_load": load, "drop_rate": drops}
+    tallies = world.sum(torch.stack([result.counts[layer].double() for layer in layers]))
+    load, drops = _shares(dict(zip(layers, tallies.sum(1).tolist(), strict=True)))
+    by_sensor = {}
+    for sensor, tally in zip(sensors, tallies.transpose(0, 1).tolist(), strict=True):
+        if any(map(sum, tally)):
+            sensor_load, sensor_drops = _shares(dict(zip(layers, tally, strict=True)))
+            by_sensor[sensor] = {"expert_load": sensor_load, "drop_rate": sensor_drops}
+    return {"expert_load": load, "drop_rate": drops, "sensors": by_sensor}
+
+
+def _shares(tallies: dict[str, list[float]]) -> tuple[dict[str, list[float]], dict[str, float]]:
+    load, drops = {}, {}
+    for layer, (*counts, dropped) in tallies.items():
+        tokens = sum(counts)
+        load[layer] = [count / tokens for count in counts]
+        drops[layer] = dropped / tokens
+    return load, drops
 
 
 class Tracking:

@@ -15,12 +15,12 @@ LAYERS: list[set[str]] = [
     {"data"},
     {"models"},
     {"objectives"},
-    {"train", "evaluate", "export", "finetune", "viz", "doctor"},
+    {"train", "evaluate", "export", "finetune", "viz", "doctor", "bench"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 BUILDER_MAY_USE = set.union(*LAYERS[:3])
-DEEPSPEED_ROOMS = ("gfm_pipeline/train/", "gfm_pipeline/models/moe.py")
+DEEPSPEED_ROOMS = ("gfm_pipeline/train/", "gfm_pipeline/models/moe")
 
 
 def modules(package: str) -> list[Path]:

@@ -31,6 +31,7 @@ TINY = [
     "checkpoint.every_steps=8",
 ]
 STEPS = 24
+IMAGES = {"rgb": 10, "s1": 4, "s2": 4, "dsm": 2}
 VOLATILE = ("images_per_s", "step_s", "data_wait_s")
 
 
@@ -72,6 +73,13 @@ def test_metrics_tell_of_every_step_stream_and_layer(uncut: Path) -> None:
         for load in row["expert_load"].values():
             assert sum(load) == pytest.approx(1)
             assert len(load) == 4
+        assert row["sensors"].keys() == {"rgb", "s1", "s2", "dsm"}
+        for layer, load in row["expert_load"].items():
+            mean = [
+                sum(images * row["sensors"][sensor]["expert_load"][layer][expert] for sensor, images in IMAGES.items())
+                for expert in range(4)
+            ]
+            assert load == pytest.approx([value / sum(IMAGES.values()) for value in mean])
         assert row["grad_norm"] > 0
         assert row["skipped"] == 0
     directions = {name for row in rows for section in row["streams"].values() for name in section["losses"]}

@@ -1,10 +1,12 @@
 """The one-process form of the experts against DeepSpeed's layer, and the names both go by."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from timm.layers import Mlp
 
 from gfm_pipeline.errors import ConfigError
 from gfm_pipeline.models.config import MoEConfig
@@ -38,16 +40,124 @@ def lone_group(tmp_path: Path) -> Iterator[None]:
 
 
 def sharded(capacity_factor: float = 1.25, size: int = 1, rank: int = 0) -> ShardedMoE:
-    config = MoEConfig(num_experts=EXPERTS, capacity_factor=capacity_factor, random_token_selection=False)
+    config = MoEConfig(num_experts=EXPERTS, capacity_factor=capacity_factor, selection="first")
     layer = ShardedMoE(DIM, HIDDEN, config, ExpertPlacement(size, rank))
     initialise_moe(layer, 0, "layer")
     return layer
 
 
 def local() -> LocalMoE:
-    layer = LocalMoE(DIM, HIDDEN, EXPERTS)
+    layer = LocalMoE(DIM, HIDDEN, MoEConfig(num_experts=EXPERTS))
     initialise_moe(layer, 0, "layer")
     return layer
+
+
+def deepspeeds(ours: ShardedMoE, **options: object) -> torch.nn.Module:
+    """DeepSpeed's own layer with the weights of ours."""
+    from deepspeed.moe.layer import MoE
+
+    layer = MoE(DIM, Mlp(DIM, HIDDEN), EXPERTS, ep_size=ours.moe.ep_size, **options)
+    layer.load_state_dict(ours.moe.state_dict())
+    layer.set_deepspeed_parallelism()
+    return layer
+
+
+def compare_with_deepspeed(settings: dict[str, object], options: dict[str, object], ep_size: int, rank: int) -> None:
+    """Outputs, routes' statistics and every gradient, over tokens that differ between ranks."""
+    config = MoEConfig(num_experts=EXPERTS, **settings)  # type: ignore[arg-type]
+    ours = ShardedMoE(DIM, HIDDEN, config, ExpertPlacement(ep_size, rank))
+    initialise_moe(ours, 0, "layer")
+    ours.moe.set_deepspeed_parallelism()
+    theirs = deepspeeds(ours, **options)
+    with torch.no_grad():
+        for gate in (ours.gate, theirs.deepspeed_moe.gate.wg):
+            gate.weight.mul_(20)  # uneven, so that some experts overflow
+    generator = torch.Generator().manual_seed(rank)
+    left = (torch.randn(6, 20, DIM, generator=generator) + 1).requires_grad_()
+    right = left.detach().clone().requires_grad_()
+    torch.manual_seed(7 + rank)
+    out_left = ours(left)
+    torch.manual_seed(7 + rank)
+    out_right, loss_right, counts = theirs(right)
+    assert ours.routing is not None
+    assert torch.equal(ours.routing.counts_E, counts)
+    assert int(ours.routing.num_dropped) > 0
+    close = {"atol": 1e-6, "rtol": 1e-6}
+    torch.testing.assert_close(out_left, out_right, **close)
+    torch.testing.assert_close(ours.routing.aux_loss, loss_right, **close)
+    (out_left.square().mean() + 0.01 * ours.routing.aux_loss).backward()
+    (out_right.square().mean() + 0.01 * loss_right).backward()
+    torch.testing.assert_close(left.grad, right.grad, **close)
+    theirs_by_name = dict(theirs.named_parameters())
+    for name, parameter in ours.moe.named_parameters():
+        other = theirs_by_name[name]
+        assert parameter.grad is not None, name
+        torch.testing.assert_close(
+            parameter.grad, torch.zeros_like(other) if other.grad is None else other.grad, **close
+        )
+        for mark in ("allreduce", "group_name"):
+            assert getattr(parameter, mark, None) == getattr(other, mark, None)
+
+
+COMPATIBLE = [
+    ({}, {"k": 1, "capacity_factor": 1.25}),
+    ({"compute": "padded"}, {"k": 1, "capacity_factor": 1.25}),
+    ({"capacity_factor": 1.1, "noise": "rsample"}, {"k": 1, "capacity_factor": 1.1, "noisy_gate_policy": "RSample"}),
+    (
+        {"noise": "jitter", "min_capacity": 45},
+        {"k": 1, "capacity_factor": 1.25, "noisy_gate_policy": "Jitter", "min_capacity": 45},
+    ),
+    (
+        {"top_k": 2, "selection": "first", "capacity_factor": 0.8},
+        {"k": 2, "capacity_factor": 0.8, "top2_2nd_expert_sampling": False},
+    ),
+]
+
+
+@pytest.mark.parametrize(("settings", "options"), COMPATIBLE)
+def test_layer_equals_deepspeeds_with_tokens_dropped(
+    settings: dict[str, object], options: dict[str, object], lone_group: None
+) -> None:
+    compare_with_deepspeed(settings, options, 1, 0)
+
+
+def on_a_rank(rank: int, folder: str) -> None:
+    import deepspeed
+
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
+    deepspeed.init_distributed(
+        "gloo",
+        auto_mpi_discovery=False,
+        verbose=False,
+        init_method=f"file://{folder}/rendezvous",
+        rank=rank,
+        world_size=2,
+    )
+    for settings, options in COMPATIBLE:
+        compare_with_deepspeed(settings, options, 2, rank)
+    torch.distributed.destroy_process_group()
+
+
+def test_layer_equals_deepspeeds_over_two_ranks(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(on_a_rank, (str(tmp_path),), nprocs=2)
+
+
+@pytest.mark.parametrize("selection", ["random", "first", "priority"])
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_padded_and_grouped_products_agree(selection: str, top_k: int, lone_group: None) -> None:
+    tokens = torch.randn(50, DIM)
+    results = []
+    for compute in ("grouped", "padded"):
+        config = MoEConfig(num_experts=EXPERTS, selection=selection, top_k=top_k, compute=compute)  # type: ignore[arg-type]
+        layer = ShardedMoE(DIM, HIDDEN, config, ExpertPlacement(1, 0))
+        initialise_moe(layer, 0, "layer")
+        torch.manual_seed(3)
+        x = tokens.clone().requires_grad_()
+        out = layer(x)
+        out.square().sum().backward()
+        results.append([out, x.grad, *(parameter.grad for parameter in layer.parameters())])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
 def canonical_state(layer: ShardedMoE) -> dict[str, torch.Tensor]:

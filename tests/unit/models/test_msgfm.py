@@ -76,6 +76,24 @@ def test_one_pass_over_many_sensors_equals_one_pass_each() -> None:
         torch.testing.assert_close(model.encode([item])[0], features)
 
 
+def test_routes_are_told_by_sensor_over_all_passes() -> None:
+    model = tiny()
+    model.encode([SensorImages("s2", torch.randn(3, 13, 32, 32)), SensorImages("rgb", torch.randn(2, 3, 32, 32))])
+    model.encode([SensorImages("rgb", torch.randn(1, 3, 32, 32))])
+    tallies = model.take_tallies()
+    assert tallies.keys() == {"stage2.block0", "stage2.block1"}
+    for table in tallies.values():  # an image has 4 x 4 tokens in the second stage
+        rows = dict(zip(model.embeds, table.tolist(), strict=True))
+        assert {name: sum(row) for name, row in rows.items()} == {"rgb": 48, "s1": 0, "s2": 48, "dsm": 0}
+    assert model.take_tallies() == {}
+    images = torch.randn(3, 13, 32, 32)
+    model.encode([SensorImages("s2", images)])
+    alone = {label: table.clone() for label, table in model.take_tallies().items()}
+    model.encode([SensorImages("s1", torch.randn(1, 2, 32, 32)), SensorImages("s2", images)])
+    for label, table in model.take_tallies().items():
+        assert torch.equal(table[2], alone[label][2])
+
+
 def test_decoder_places_every_channel_where_a_pixel_shuffle_should() -> None:
     decoder = SensorDecoder(num_features=8, num_bands=2, stride_px=4)
     features = torch.randn(1, 3, 3, 8)

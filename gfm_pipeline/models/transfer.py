@@ -1,0 +1,165 @@
+"""Starting the encoder from the weights of a SwinV2 that was trained elsewhere.
+
+The rule for experts is sparse upcycling (Komatsuzaki et al., "Sparse upcycling: training mixture-of-experts from
+dense checkpoints", ICLR 2023): every expert of a layer begins as a copy of the dense MLP, the gate begins fresh. The
+copies drift apart because each sees other tokens; `expert_noise` sets them apart from the start. SwinV2 normalises
+what comes out of an MLP, so the gate's weight on an expert's output cancels and the encoder begins with the features
+of the dense one, except for tokens that find no room.
+
+Nothing is guessed: whatever an encoder needs must be in the file with the right shape, and whatever is in the file
+must be known. Position tables and masks follow from the window and are computed anew.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from gfm_pipeline.errors import ConfigError
+from gfm_pipeline.models.config import InitConfig
+from gfm_pipeline.models.moe import LocalMoE, ShardedMoE
+from gfm_pipeline.models.msgfm import MsGFM
+from gfm_pipeline.models.seeding import seeded
+
+_ANCHOR = "layers.0.blocks.0.attn.qkv.weight"
+_COMPUTED = ("relative_position_index", "relative_coords_table", "attn_mask", "k_bias")
+_OWN = ("patch_embed.", "head.", "mask_token", "decoder.")
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What became of the tensors of a file."""
+
+    path: Path
+    used: list[str]
+    into_experts: list[str]
+    """Of those, the ones that went into every expert of a layer."""
+    unused: list[str]
+    """Of parts that this model has of its own: embedding, head."""
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        rooms = sorted({name.split(".")[0] for name in self.unused})
+        return (
+            f"encoder from {self.path}: {len(self.used)} tensors, {len(self.into_experts)} of them into every expert "
+            f"of a layer; {len(self.unused)} not needed ({', '.join(rooms) or 'none'})"
+        )
+
+
+def start_encoder(model: MsGFM, config: InitConfig, seed: int) -> Transfer:
+    """Set the weights of `model.encoder` from a file of timm's, SwinV2's own or SimMIM's names; return the account.
+
+    Raises ConfigError for a file that cannot be read, lacks something, or holds something of another encoder.
+    """
+    path = Path(config.path)
+    state = _timm_names(_read(path), path)
+    _check_windows(model, state, path)
+    layers = {name.removeprefix("encoder."): layer for name, layer in model.moe_layers()}
+    used, into_experts = [], []
+    for name, parameter in model.encoder.named_parameters():
+        if not any(name.startswith(f"{path_of_layer}.") for path_of_layer in layers):
+            _copy(state, name, parameter, path)
+            used.append(name)
+    for layer_name, layer in layers.items():
+        names = [f"{layer_name}.{part}.{kind}" for part in ("fc1", "fc2") for kind in ("weight", "bias")]
+        if config.experts == "copy":
+            _upcycle(state, layer_name, layer, config.expert_noise, seed, path)
+            into_experts += names
+        used += names
+    unused = sorted(state.keys() - set(used))
+    strange = [name for name in unused if not name.startswith(_OWN)]
+    if strange:
+        raise ConfigError(
+            f"{path} holds {len(strange)} tensors that this encoder has no place for (first: {strange[0]}). Set "
+            "model.encoder.depths, embed_dim and num_heads to those of the file."
+        )
+    return Transfer(path, used if config.experts == "copy" else [n for n in used if n in state], into_experts, unused)
+
+
+def _upcycle(
+    state: dict[str, Tensor], name: str, layer: LocalMoE | ShardedMoE, noise: float, seed: int, path: Path
+) -> None:
+    for index, expert in layer.local_experts():
+        for part, parameter in expert.named_parameters():
+            _copy(state, f"{name}.{part}", parameter, path)
+        if noise:
+            with seeded(seed, "upcycle", name, index), torch.no_grad():
+                for linear in expert.modules():
+                    if isinstance(linear, nn.Linear):
+                        linear.weight += torch.randn_like(linear.weight) * (noise * linear.weight.std())
+
+
+def _copy(state: dict[str, Tensor], name: str, parameter: nn.Parameter, path: Path) -> None:
+    if name not in state:
+        raise ConfigError(
+            f"{path} lacks {name}. It must hold a SwinV2 with the model.encoder.depths of this configuration."
+        )
+    if state[name].shape != parameter.shape:
+        raise ConfigError(
+            f"{path}: {name} has shape {list(state[name].shape)}, this encoder's is {list(parameter.shape)}. Set "
+            "model.encoder.embed_dim, num_heads and mlp_ratio to those of the file; image and window may differ."
+        )
+    with torch.no_grad():
+        parameter.copy_(state[name])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        tree = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError) as error:
+        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(
+            f"model.encoder.init.path {path} cannot be read as weights ({detail}). Give a .safetensors file, or one "
+            "that torch.save wrote and that holds tensors only."
+        ) from error
+    for key in ("model", "state_dict"):
+        if isinstance(tree, dict) and isinstance(tree.get(key), dict):
+            tree = tree[key]
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} holds a {type(tree).__name__}, expected tensors by name.")
+    return tree
+
+
+def _timm_names(state: dict[str, Any], path: Path) -> dict[str, Tensor]:
+    """Return the tensors by timm's names, without prefix and without what is computed."""
+    anchors = [name for name in state if name == _ANCHOR or name.endswith("." + _ANCHOR)]
+    if len(anchors) != 1:
+        raise ConfigError(f"{path} holds {len(anchors)} tensors called {_ANCHOR}, expected one: a SwinV2's weights.")
+    prefix = anchors[0].removesuffix(_ANCHOR)
+    # SwinV2's own code merges patches at the end of a stage, timm at the beginning of the next.
+    shift = int(f"{prefix}layers.0.downsample.reduction.weight" in state)
+    out = {}
+    for name, value in state.items():
+        if isinstance(value, Tensor) and (not name.endswith(_COMPUTED) or name.endswith("relative_coords_table")):
+            own = name.removeprefix(prefix)
+            own = re.sub(r"^layers\.(\d+)\.downsample", lambda m: f"layers.{int(m[1]) + shift}.downsample", own)
+            out[own] = value
+    return out
+
+
+def _check_windows(model: MsGFM, state: dict[str, Tensor], path: Path) -> None:
+    """Take the position tables out of `state`; where they tell of other windows, the configuration must, too."""
+    tables = {name: state.pop(name) for name in list(state) if name.endswith("relative_coords_table")}
+    windows = []
+    for stage, layer in enumerate(model.encoder.layers):
+        table = tables.get(f"layers.{stage}.blocks.0.attn.relative_coords_table")
+        if table is None:
+            return
+        attention: Any = layer.blocks[0].attn
+        read_as = attention.pretrained_window_size[0] or attention.window_size[0]
+        windows.append(((table.shape[1] + 1) // 2, read_as))
+    if any(stored != read_as for stored, read_as in windows):
+        raise ConfigError(
+            f"{path} was trained with windows {[w for w, _ in windows]}, its position biases would be read as of "
+            f"{[w for _, w in windows]}. Set model.encoder.pretrained_window to {[w for w, _ in windows]}."
+        )
