@@ -16,8 +16,14 @@ from tests.serving import environment
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 
-# Two processes with many threads each would fight over the cores; a GPU, where there is one, is for tests marked so.
-os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
+# Two processes with many threads each would fight over the cores.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide the GPUs, where there are any, from all but the tests that are marked so (`pytest -m gpu`)."""
+    if config.option.markexpr != "gpu":
+        os.environ |= {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
 
 
 def run_command(*arguments: str | Path, check: bool = True, timeout: float = 280) -> subprocess.CompletedProcess[str]:

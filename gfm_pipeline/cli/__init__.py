@@ -15,6 +15,7 @@ COMMANDS = {
         "Measure a checkpoint on held-out samples: reconstruction, nearest neighbours, linear probe.",
     ),
     "doctor": ("gfm_pipeline.cli.doctor:doctor", "Check whether this machine, and a run on it, will work."),
+    "bench": ("gfm_pipeline.cli.bench:bench", "Measure training on this machine."),
     "visualize": (
         "gfm_pipeline.cli.visualize:visualize",
         "Draw reconstructions, loss curves and expert load of a run.",

@@ -19,6 +19,8 @@ OPTIONS = {
     "gfm data check": {"--config", "--set"},
     "gfm data order": {"--config", "--set", "--rank", "--world", "--step", "--steps"},
     "gfm evaluate": {"--run", "--set", "--untrained", "--json"},
+    "gfm bench step": {"--config", "--set", "--steps", "--only", "--compile", "--data", "--json"},
+    "gfm bench layer": {"--config", "--set", "--tokens", "--repeats", "--json"},
     "gfm visualize": {"--run", "--out", "--samples", "--set"},
     "gfm-launch local": LAUNCH | {"--processes", "--restarts"},
     "gfm-launch hostfile": LAUNCH | {"--hostfile", "--master-addr", "--ssh-port"},
