@@ -25,7 +25,7 @@ from gfm_pipeline.bench.split import Split
 from gfm_pipeline.bench.synthetic import synthetic_batches, synthetic_mixture
 from gfm_pipeline.data.batch import HeterogeneousBatch
 from gfm_pipeline.data.loader import Loader
-from gfm_pipeline.data.mixture import open_mixture
+from gfm_pipeline.data.mixture import Mixture, open_mixture
 from gfm_pipeline.train.assemble import Run, assemble
 from gfm_pipeline.train.comm import World
 from gfm_pipeline.train.config import TrainConfig
@@ -62,21 +62,22 @@ def measure(
     chosen: Mapping[str, TrainConfig | None], base: TrainConfig, world: World, steps: int, real_data: bool
 ) -> dict[str, Score]:
     """Return the score of each contender; every rank must call it."""
+    mixture = open_mixture(base.data) if real_data else synthetic_mixture(base.data)
     scores: dict[str, Score] = {}
     for name, config in chosen.items():
         gc.collect()  # engines hold themselves: the one before would count in the next one's memory
-        score = _measure(config, base, world, steps, real_data)
+        if config is None:
+            score = _measure_timm(base, mixture, world, steps)
+        else:
+            score = _measure(config, mixture, world, steps, real_data)
         twin = scores.get(name.removesuffix(COMPILED))
         scores[name] = replace(score, flops=twin.flops) if twin and name.endswith(COMPILED) else score
     return scores
 
 
-def _measure(config: TrainConfig | None, base: TrainConfig, world: World, steps: int, real_data: bool) -> Score:
-    if config is None:
-        return _measure_timm(base, world, steps)
+def _measure(config: TrainConfig, mixture: Mixture, world: World, steps: int, real_data: bool) -> Score:
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gfm-bench-")))
-        mixture = open_mixture(config.data) if real_data else synthetic_mixture(config.data)
         run = assemble(config, world, scratch, mixture)
         lanes = config.data.lanes // world.size
         batches: Batches
@@ -84,11 +85,10 @@ def _measure(config: TrainConfig | None, base: TrainConfig, world: World, steps:
             batches = stack.enter_context(Loader(mixture, config.data, config.seed, world.rank, world.size))
         else:
             batches = synthetic_batches(mixture, config.data, lanes, world.device)
-        images = sum(stream.sub_batch for stream in config.data.streams.values()) * config.data.lanes
         step = _stepper(run, batches)
         seconds, flops, peak = _race(step, world.device, steps, countable=not config.engine.compile)
         split = {} if config.engine.compile else _split(run, batches, steps)
-        return _score(seconds, images, flops, peak, split)
+        return _score(seconds, _images(mixture) * config.data.lanes, flops, peak, split)
 
 
 def _stepper(run: Run, batches: Batches) -> Callable[[], object]:
@@ -136,10 +136,14 @@ def _clocked(batches: Batches, split: Split) -> Batches:
         yield take()
 
 
-def _measure_timm(config: TrainConfig, world: World, steps: int) -> Score:
+def _images(mixture: Mixture) -> int:
+    """Return the images of a lane's heterogeneous batch."""
+    return sum(stream.samples_per_step * len(stream.sensors) for stream in mixture.streams.values())
+
+
+def _measure_timm(config: TrainConfig, mixture: Mixture, world: World, steps: int) -> Score:
     """Train timm's dense SwinV2 on as many colour images, without DeepSpeed, ranks or losses worth the name."""
     encoder = config.model.encoder
-    images = sum(stream.sub_batch for stream in config.data.streams.values()) * (config.data.lanes // world.size)
     side = config.data.image_px
     model: Any = SwinTransformerV2(
         img_size=side,
@@ -156,7 +160,7 @@ def _measure_timm(config: TrainConfig, world: World, steps: int) -> Score:
         model.set_grad_checkpointing()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     lanes = config.data.lanes // world.size
-    pixels = torch.randn(images // lanes, 3, side, side, device=world.device)
+    pixels = torch.randn(_images(mixture), 3, side, side, device=world.device)
 
     def step() -> None:
         for _ in range(lanes):
@@ -168,7 +172,7 @@ def _measure_timm(config: TrainConfig, world: World, steps: int) -> Score:
         optimizer.zero_grad()
 
     seconds, flops, peak = _race(step, world.device, steps, countable=True)
-    return _score(seconds, images * world.size, flops, peak, {})
+    return _score(seconds, _images(mixture) * config.data.lanes, flops, peak, {})
 
 
 def _score(seconds: list[float], images: int, flops: float, peak: int, split: dict[str, float]) -> Score:

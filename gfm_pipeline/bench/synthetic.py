@@ -17,7 +17,7 @@ from gfm_pipeline.sensors import BUILTIN_SENSORS, SensorSpec, builtin_sensor
 def synthetic_mixture(config: DataConfig) -> Mixture:
     """Return a mixture without samples: built-in sensors, those a stream names or else the one it is called after.
 
-    Raises ConfigError for a stream that tells of no sensor.
+    Raises ConfigError for a stream that tells of no sensor or no sub-batch.
     """
     streams: dict[str, Stream] = {}
     sensors: dict[str, SensorSpec] = {}
@@ -27,6 +27,11 @@ def synthetic_mixture(config: DataConfig) -> Mixture:
             raise ConfigError(
                 f"data.streams.{name} names no sensors, and no sensor is called '{name}'. Set "
                 f"data.streams.{name}.sensors, or measure on collections with --data."
+            )
+        if stream.sub_batch is None:
+            raise ConfigError(
+                f"data.streams.{name} has no sub_batch, which then depends on the sizes of the streams. Set it, or "
+                "measure on collections with --data."
             )
         sensors |= {sensor: builtin_sensor(sensor) for sensor in names}
         streams[name] = Stream(name, tuple(names), stream.sub_batch // len(names), (), (), "")

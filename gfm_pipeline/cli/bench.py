@@ -60,6 +60,8 @@ def step(
     from gfm_pipeline.errors import UsageError, nearest
 
     config = _load(path, overrides)
+    if config.data.batches == "homogeneous":
+        raise UsageError("steps of homogeneous batches differ in size; measure with --set data.batches=heterogeneous.")
     known = contenders(config, compiled)
     for name in only:
         if name not in known:

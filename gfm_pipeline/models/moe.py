@@ -50,7 +50,8 @@ class LocalMoE(nn.Module):
 
     def __init__(self, dim: int, hidden: int, config: MoEConfig) -> None:
         super().__init__()
-        self.config = config
+        # With room for all, nobody has to be selected: no random numbers are drawn for it.
+        self.config = config.model_copy(update={"selection": "first"})
         self.gate = nn.Linear(dim, config.num_experts, bias=False)
         self.experts = nn.ModuleList(Mlp(dim, hidden) for _ in range(config.num_experts))
         self.grouped = GroupedExperts()

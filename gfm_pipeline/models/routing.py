@@ -148,7 +148,6 @@ class Routes:
     """Weight of the route that a row holds, detached; 0 where the row is empty or its route was dropped."""
     count_E: Tensor
     """Routes that chose each expert."""
-    num_slots: int
     num_tokens: int
 
 
@@ -178,7 +177,7 @@ def place(choices: Choices, num_slots: int, padded: bool) -> Routes:
         route_S, row_R = order_R, place_R
         used_S = kept_R[order_R]
     gate_S = gate_R.detach()[route_S] * used_S
-    return Routes(gate_R, expert_R, kept_R, row_R, route_S % num_tokens, gate_S, count_E, num_slots, num_tokens)
+    return Routes(gate_R, expert_R, kept_R, row_R, route_S % num_tokens, gate_S, count_E, num_tokens)
 
 
 def dispatch(tokens_ND: Tensor, routes: Routes) -> Tensor:
