@@ -56,6 +56,6 @@ def step_tree(scores: dict[str, Score], peak: float) -> dict[str, Any]:
 
 def layer_lines(seconds: dict[str, float], num_tokens: int) -> Iterator[str]:
     """Yield seconds and the ratio to the dense MLP of each form of a layer."""
-    yield f"forward and backward of one layer, {num_tokens} tokens a rank"
+    yield f"forward and backward of one layer, {num_tokens} tokens a rank, the fastest of its passes"
     for name, value in seconds.items():
         yield f"{name:<16}{value * 1e3:>10.1f} ms{value / seconds['dense']:>8.2f} x dense"
