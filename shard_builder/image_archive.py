@@ -22,14 +22,18 @@ class ImageArchive(Source):
     tiled: ClassVar[bool] = True
     archive_names: ClassVar[re.Pattern[str]]
     """Matches the names of its archives and folders, in lower case."""
+    split_names: ClassVar[frozenset[str]] = frozenset()
+    """Names of published archives and their folders that do not say of what: taken where nothing else is its own."""
 
     def scan(self, view: InputView) -> None:
         """Plan one sample per image, or per tile of a large one, in the order of the archives."""
         used = [name for name in view.names() if self._is_mine(name, view)]
         tops = [name.partition(".")[0] for name in used]
-        if not used and not view.only and self.archive_names.match(view.folder_name.lower()):
-            # The input is the unpacked archive itself: its folders, or the zips it was published in, are its splits.
-            used = [name for name in view.names() if view.kind(name) is not None]
+        if not used and not view.only:
+            # The input may be the unpacked archive itself: its folders, or the zips it was published in, are splits.
+            itself = bool(self.archive_names.match(view.folder_name.lower()))
+            parts = [name for name in view.names() if view.kind(name) is not None]
+            used = [name for name in parts if itself or name.lower() in self.split_names]
             tops = [""] * len(used)
         for name, top in zip(used, tops, strict=True):
             self._scan_archive(view, name, top)

@@ -66,7 +66,8 @@ def describe_ignored(plan: BuildPlan) -> Iterator[str]:
     """Yield what the input holds beside, one line per reason."""
     by_reason: dict[str, list[str]] = {}
     for item in plan.ignored:
-        named = f"{item.path} ({item.files} files inside)" if item.files > 1 else item.path
+        path = "the input folder itself" if item.path == "." else item.path
+        named = f"{path} ({item.files} files inside)" if item.files > 1 or item.path == "." else path
         by_reason.setdefault(item.reason, []).append(named)
     for reason, names in by_reason.items():
         more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
@@ -75,11 +76,12 @@ def describe_ignored(plan: BuildPlan) -> Iterator[str]:
 
 def describe_statistics(manifest: Manifest) -> Iterator[str]:
     """Yield a table of what was measured of every band."""
-    yield "  sensor   band        samples       mean        std        min        max"
-    for sensor, bands in manifest.statistics.items():
-        for band in bands:
-            numbers = "".join(f"{value:>11.4g}" for value in (band.mean, band.std, band.min, band.max))
-            yield f"  {sensor:<8} {band.band:<8} {manifest.samples_with[sensor]:>10}{numbers}"
+    rows = [(sensor, band) for sensor, bands in manifest.statistics.items() for band in bands]
+    names = max(8, *(len(sensor) for sensor, _ in rows)), max(8, *(len(band.band) for _, band in rows))
+    yield f"  {'sensor':<{names[0]}} {'band':<{names[1]}}    samples       mean        std        min        max"
+    for sensor, band in rows:
+        numbers = "".join(f"{value:>11.4g}" for value in (band.mean, band.std, band.min, band.max))
+        yield f"  {sensor:<{names[0]}} {band.band:<{names[1]}} {manifest.samples_with[sensor]:>10}{numbers}"
 
 
 def as_json(report: BuildReport) -> str:

@@ -37,7 +37,7 @@ def open_input(config: BuildConfig) -> tuple[Store, str | None]:
         return open_store(where, config.storage), None
     path = Path(config.input)
     if not path.exists():
-        raise UsageError(f"input {path} does not exist. Give the folder that holds the archives, or one archive.")
+        raise UsageError(f"input {path} does not exist. Set input to the folder of the archives, or to one archive.")
     return (LocalStore(path), None) if path.is_dir() else (LocalStore(path.parent), path.name)
 
 

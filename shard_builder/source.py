@@ -124,6 +124,8 @@ class InputView:
 class Source(ABC):
     """One raw archive family."""
 
+    reads: ClassVar[str]
+    """The names by which it knows its archives, for messages."""
     sensors: tuple[SensorSpec, ...]
     """What a sample may hold, as the archive ships it; label rasters too."""
     optional: ClassVar[frozenset[str]] = frozenset()
@@ -189,4 +191,7 @@ def scan_input(source: Source, view: InputView) -> None:
         view.scan.drop_duplicates(partial(_digest, view.reader))
     if not view.scan.num_samples and not view.scan.num_rejected:
         found = ", ".join(view.names()[:6]) or "nothing"
-        raise ArchiveError(f"{view.where} holds nothing that source {view.config.source} knows; found {found}.")
+        raise ArchiveError(
+            f"{view.where} holds nothing that source {view.config.source} knows; found {found}, expected "
+            f"{source.reads}, packed or unpacked. Set input to where that is."
+        )

@@ -102,7 +102,7 @@ def _tiles(raster: Raster, record: SensorRecord, spec: SensorSpec, limits: Limit
     tiles = []
     for step, image in _frames(raster):
         size = f"{image.shape[2]} x {image.shape[1]} px"
-        parts = [f"{record.gsd_m:g} m, {size}" if record.gsd_m else size]
+        parts = [f"{record.gsd_m:.3g} m, {size}" if record.gsd_m else size]
         if raster.ndim == 4:
             date = record.dates[step] if step < len(record.dates) else f"step {step + 1}"
             parts = [f"{date}, {step + 1} of {len(raster)}", size]

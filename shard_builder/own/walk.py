@@ -36,7 +36,7 @@ def find_files(view: InputView, patterns: Mapping[str, FilePattern], archives: b
             yield FoundFile(sensor, parts, refs)
         if not found:
             example = example or path
-            view.ignore(top, "fits the pattern of no sensor", len(refs))
+            view.ignore(top or ".", "fits the pattern of no sensor", len(refs))
     missing = sorted(set(patterns) - matched)
     if missing and (matched or example):
         pattern = patterns[missing[0]].text

@@ -24,7 +24,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -57,6 +57,7 @@ _ROWS = 10_000
 class BigEarthNet(Source):
     """`s1` and `s2_l2a`, in version 2 with the label raster `corine`."""
 
+    reads: ClassVar[str] = "BigEarthNet-S2*.tar.gz and BigEarthNet-S1*.tar.gz"
     sensors = (
         builtin_sensor("s1"),
         builtin_sensor("s2_l2a"),

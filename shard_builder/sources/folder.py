@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import Any
+from typing import Any, ClassVar
 
 from gfm_pipeline.config import StrictModel
 from gfm_pipeline.errors import ArchiveError, ConfigError, ItemError, nearest
@@ -61,6 +61,8 @@ class FolderOptions(StrictModel):
 @SOURCES.register("folder")
 class Folder(Source):
     """The sensors of the configuration, one sample for each key."""
+
+    reads: ClassVar[str] = "files that fit the patterns of options.sensors"
 
     def __init__(self, config: BuildConfig) -> None:
         """Raise ConfigError for patterns and sensors that cannot be."""

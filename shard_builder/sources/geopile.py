@@ -17,4 +17,5 @@ from shard_builder.source import SOURCES
 class GeoPile(ImageArchive):
     """`GeoPile*.zip`, a tar or a folder of that name."""
 
+    reads: ClassVar[str] = "GeoPile*.zip, a tar or a folder of that name"
     archive_names: ClassVar[re.Pattern[str]] = re.compile(r"geopile[^.]*(\.zip|\.tar|\.tar\.gz|\.tgz)?$")

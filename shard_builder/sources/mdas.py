@@ -66,6 +66,7 @@ class MDASOptions(StrictModel):
 class MDAS(Source):
     """Tiles of `rgb`, `dsm` and what is asked for."""
 
+    reads: ClassVar[str] = "Augsburg_data_4_publication.zip or what is in it"
     sensors: tuple[SensorSpec, ...] = (builtin_sensor("rgb"), builtin_sensor("dsm"))
     tiled: ClassVar[bool] = True
 

@@ -15,6 +15,8 @@ from shard_builder.source import SOURCES
 
 @SOURCES.register("millionaid")
 class MillionAID(ImageArchive):
-    """`millionaid*.zip`, `Million-AID*.zip`, a tar or a folder of such a name, or its `train.zip` and `test.zip`."""
+    """`millionaid*.zip`, `Million-AID*.zip`, a tar or a folder of such a name, or `train.zip` and `test.zip` alone."""
 
+    reads: ClassVar[str] = "millionaid*.zip, a tar or a folder of that name, or train.zip and test.zip"
     archive_names: ClassVar[re.Pattern[str]] = re.compile(r"million[-_ ]?aid[^.]*(\.zip|\.tar|\.tar\.gz|\.tgz)?$")
+    split_names: ClassVar[frozenset[str]] = frozenset({"train", "test", "train.zip", "test.zip"})

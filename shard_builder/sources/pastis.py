@@ -47,6 +47,7 @@ def _radar(name: str) -> SensorSpec:
 class Pastis(Source):
     """Series of `s2_theia`, `s1a` and `s1d`, and the label raster `crops`."""
 
+    reads: ClassVar[str] = "PASTIS.zip or PASTIS-R.zip"
     sensors = (
         SensorSpec(
             name="s2_theia",

@@ -33,6 +33,7 @@ class PotsdamOptions(IsprsOptions):
 class Potsdam(IsprsBenchmark):
     """Tiles of `rgb` (or `irrg`, `rgbir`) and `dsm`, with the label raster `classes`."""
 
+    reads: ClassVar[str] = "Potsdam.zip or the zips in it"
     archive_names: ClassVar[re.Pattern[str]] = re.compile(
         r"(ISPRS_)?Potsdam\w*(\.zip)?|[1-5]_(DSM|Ortho|Labels)\w*(\.zip)?", re.I
     )

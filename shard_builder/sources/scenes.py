@@ -63,6 +63,7 @@ class SceneOptions(StrictModel):
 class Scenes(Source):
     """Tiles of the sensors of the configuration."""
 
+    reads: ClassVar[str] = "files that fit the patterns of options.sensors"
     tiled: ClassVar[bool] = True
 
     def __init__(self, config: BuildConfig) -> None:

@@ -21,6 +21,7 @@ from shard_builder.source import SOURCES
 class Sen12MS(SeasonArchive):
     """Pairs of `s1` (VV, VH in dB) and `s2` (13 bands), with the label raster `lc`."""
 
+    reads: ClassVar[str] = "ROIs*_s1.tar.gz and ROIs*_s2.tar.gz"
     sensors = (
         builtin_sensor("s1"),
         builtin_sensor("s2"),

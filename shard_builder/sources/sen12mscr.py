@@ -19,6 +19,7 @@ from shard_builder.source import SOURCES
 class Sen12MSCR(SeasonArchive):
     """Triplets of `s1`, `s2` and `s2_cloudy`."""
 
+    reads: ClassVar[str] = "ROIs*_s1.tar.gz, ROIs*_s2.tar.gz and ROIs*_s2_cloudy.tar.gz"
     sensors = (
         builtin_sensor("s1"),
         builtin_sensor("s2"),

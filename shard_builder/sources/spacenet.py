@@ -12,6 +12,7 @@ Not read: pan-sharpened copies (MUL-PanSharpen, RGB-PanSharpen) and building out
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 from gfm_pipeline.sensors import Display, SensorSpec
 from shard_builder.planned import PlannedRaster
@@ -33,6 +34,7 @@ _IMAGE = re.compile(
 class SpaceNet(Source):
     """Pairs of `pan` and `ms`."""
 
+    reads: ClassVar[str] = "SN2_buildings_*.tar.gz or AOI_*_Train.tar.gz"
     sensors = (
         SensorSpec(
             name="pan",

@@ -13,6 +13,7 @@ Stated rule: the 20 m and 60 m bands are brought to the 10 m grid by repeating t
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 from gfm_pipeline.errors import ItemError
 from gfm_pipeline.sensors import SensorSpec, builtin_sensor
@@ -36,6 +37,7 @@ Acquisitions = dict[str, dict[str, MemberRef]]
 class SSL4EOS12(Source):
     """Series of `s1`, `s2` (L1C) and `s2_l2a`."""
 
+    reads: ClassVar[str] = "s1_grd.tar.gz, s2_l1c.tar.gz and s2_l2a.tar.gz"
     sensors = (builtin_sensor("s1"), builtin_sensor("s2"), builtin_sensor("s2_l2a"))
 
     def scan(self, view: InputView) -> None:

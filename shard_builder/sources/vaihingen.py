@@ -23,6 +23,7 @@ _TOP = re.compile(r"(?:(.*)/)?top_mosaic_09cm_area(\d+)(_noBoundary)?\.tif")
 class Vaihingen(IsprsBenchmark):
     """Tiles of `irrg` and `dsm`, with the label raster `classes`."""
 
+    reads: ClassVar[str] = "ISPRS_semantic_labeling_Vaihingen*.zip"
     archive_names: ClassVar[re.Pattern[str]] = re.compile(
         r"(ISPRS_semantic_labeling_)?Vaihingen\w*(\.zip)?", re.IGNORECASE
     )
