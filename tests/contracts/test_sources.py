@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -27,15 +30,19 @@ from shard_builder.archives import ArchiveReader
 from shard_builder.build import BuildReport, build_collection
 from shard_builder.config import BuildConfig
 from shard_builder.source import SOURCES
+from tests.conftest import ROOT
 from tests.make import archives
 from tests.make.archives import BREAKERS, LONELY, MAKERS, OPTIONS, sen12ms, tar_gz, tiff, utm, zipped
 
 
-def build(source: str, raw: Path, out: Path, fresh: bool = False, **more: Any) -> BuildReport:
+def configured(source: str, raw: Path, out: Path, **more: Any) -> BuildConfig:
     tiles = {"tile_px": 64} if SOURCES.get(source).tiled else {}
     more = {"options": OPTIONS.get(source, {})} | more
-    config = BuildConfig(source=source, input=str(raw), output=str(out), **tiles, **more)
-    return build_collection(config, "fresh" if fresh else "build", lambda _: None)
+    return BuildConfig(source=source, input=str(raw), output=str(out), **tiles, **more)
+
+
+def build(source: str, raw: Path, out: Path, fresh: bool = False, **more: Any) -> BuildReport:
+    return build_collection(configured(source, raw, out, **more), "fresh" if fresh else "build", lambda _: None)
 
 
 def read_with_public_libraries(out: Path) -> Iterator[tuple[str, dict[str, np.ndarray], dict[str, Any]]]:
@@ -110,12 +117,40 @@ def test_every_record_is_true(source: str, tmp_path: Path) -> None:
         assert [band.max for band in bands] == pixels.max(1).tolist()
 
 
-def test_any_number_of_workers_gives_the_same_bytes(source: str, tmp_path: Path) -> None:
-    MAKERS[source](tmp_path)
-    for name, workers in (("one", 1), ("two", 2)):
-        build(source, tmp_path, tmp_path / name, workers=workers, max_samples=2)
-    one = digests(tmp_path / "one")
-    assert one == digests(tmp_path / "two")
+ELSEWHERE = """
+import sys
+from pathlib import Path
+from shard_builder.build import build_share, merge_collection
+from shard_builder.config import BuildConfig
+from tests.make.archives import MAKERS
+
+for line in sys.stdin:
+    config = BuildConfig.model_validate_json(line)
+    raw = Path(config.input)
+    raw.mkdir()
+    MAKERS[config.source](raw)
+    for index in (2, 0, 1):
+        build_share(config, index, 3, lambda _: None)
+    merge_collection(config, lambda _: None)
+"""
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Raw archives and collections of all sources: shares in any order, by a process whose sets have another order."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    configs = [configured(name, folder / f"{name}-raw", folder / name, max_samples=2) for name in SOURCES.names()]
+    lines = "\n".join(config.model_dump_json(exclude_unset=True) for config in configs)
+    seeded = {**os.environ, "PYTHONHASHSEED": "1"}
+    done = subprocess.run([sys.executable, "-c", ELSEWHERE], input=lines, text=True, cwd=ROOT, env=seeded, check=False)
+    assert done.returncode == 0
+    return folder
+
+
+def test_any_order_by_any_process_gives_the_same_bytes(source: str, elsewhere: Path, tmp_path: Path) -> None:
+    build(source, elsewhere / f"{source}-raw", tmp_path / "out", max_samples=2)
+    one = digests(tmp_path / "out")
+    assert one == digests(elsewhere / source)
     assert sum(name.endswith(".tar") for name in one) > 1
 
 
