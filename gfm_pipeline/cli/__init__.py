@@ -16,6 +16,8 @@ COMMANDS = {
     ),
     "doctor": ("gfm_pipeline.cli.doctor:doctor", "Check whether this machine, and a run on it, will work."),
     "bench": ("gfm_pipeline.cli.bench:bench", "Measure training on this machine."),
+    "export": ("gfm_pipeline.cli.export:export", "Write a trained model as a folder that others can use."),
+    "embed": ("gfm_pipeline.cli.embed:embed", "Write the embeddings of a collection."),
     "visualize": (
         "gfm_pipeline.cli.visualize:visualize",
         "Draw reconstructions, loss curves and expert load of a run.",

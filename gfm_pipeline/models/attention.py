@@ -11,14 +11,16 @@ Legend: W windows of all images, V windows of one image, N tokens of a window, D
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from timm.models.swin_transformer_v2 import SwinTransformerV2, WindowAttention
 from torch import Tensor
 from torch.nn import functional as F
 
-from gfm_pipeline.models.config import Attention
+if TYPE_CHECKING:
+    from gfm_pipeline.models.config import Attention
+
 
 LARGEST_SCALE = 100.0
 

@@ -5,11 +5,14 @@ Shapes: B images, C bands, H x W pixels, h x w patches, D channels of a token.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gfm_pipeline.models.config import EmbedConfig
+if TYPE_CHECKING:
+    from gfm_pipeline.models.config import EmbedConfig
 
 
 class SensorEmbed(nn.Module):

@@ -11,17 +11,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from timm.layers import Mlp
 from torch import Tensor, nn
 
 from gfm_pipeline.errors import ConfigError
-from gfm_pipeline.models.config import MoEConfig
 from gfm_pipeline.models.experts import GroupedExperts
 from gfm_pipeline.models.moe_sharded import sharded_layer
 from gfm_pipeline.models.routing import Routing, aux_loss, choose, combine, dispatch, place
 from gfm_pipeline.models.seeding import seeded
+
+if TYPE_CHECKING:
+    from gfm_pipeline.models.config import MoEConfig
 
 
 @dataclass(frozen=True)

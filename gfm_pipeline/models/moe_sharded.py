@@ -13,14 +13,16 @@ Legend: N tokens, D channels, E experts, L experts of this rank, C slots of an e
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from timm.layers import Mlp
 from torch import Tensor, nn
 
-from gfm_pipeline.models.config import MoEConfig
 from gfm_pipeline.models.experts import GroupedExperts, PaddedExperts
 from gfm_pipeline.models.routing import Routing, aux_loss, capacity, choose, combine, dispatch, place
+
+if TYPE_CHECKING:
+    from gfm_pipeline.models.config import MoEConfig
 
 
 class Exchange(nn.Module):

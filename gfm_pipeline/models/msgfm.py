@@ -9,19 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from gfm_pipeline.errors import ConfigError
-from gfm_pipeline.models.config import ModelConfig
 from gfm_pipeline.models.decode import SensorDecoder
 from gfm_pipeline.models.embed import SensorEmbed, cells_to_patches
 from gfm_pipeline.models.moe import ExpertPlacement, LocalMoE, MoELayer, ShardedMoE, build_moe, initialise_moe
 from gfm_pipeline.models.seeding import seeded
 from gfm_pipeline.models.swin import SwinEncoder
-from gfm_pipeline.sensors import SensorSpec
+
+if TYPE_CHECKING:
+    from gfm_pipeline.models.config import ModelConfig
+    from gfm_pipeline.sensors import SensorSpec
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gfm_pipeline.models.config import MoEConfig
+if TYPE_CHECKING:
+    from gfm_pipeline.models.config import MoEConfig
+
 
 JITTER = 1e-2
 """Half-width of the factors of `noise: jitter` around 1, that of Switch Transformers and DeepSpeed."""

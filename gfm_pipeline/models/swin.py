@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from torch import Tensor, nn
 
 from gfm_pipeline.models.attention import use_attention
-from gfm_pipeline.models.config import EncoderConfig
+
+if TYPE_CHECKING:
+    from gfm_pipeline.models.config import EncoderConfig
 
 
 class SwinEncoder(nn.Module):

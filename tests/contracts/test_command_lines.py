@@ -21,6 +21,8 @@ OPTIONS = {
     "gfm evaluate": {"--run", "--set", "--untrained", "--json"},
     "gfm bench step": {"--config", "--set", "--steps", "--only", "--compile", "--data", "--json"},
     "gfm bench layer": {"--config", "--set", "--tokens", "--repeats", "--json"},
+    "gfm export": {"--run", "--out", "--dense", "--set"},
+    "gfm embed": {"--model", "--collection", "--out", "--sensors", "--batch", "--threads"},
     "gfm visualize": {"--run", "--out", "--samples", "--set"},
     "gfm-launch local": LAUNCH | {"--processes", "--restarts"},
     "gfm-launch hostfile": LAUNCH | {"--hostfile", "--master-addr", "--ssh-port"},
