@@ -11,6 +11,7 @@ from gfm_pipeline.errors import StorageError
 _SECRETS = ("SECRET", "TOKEN", "ACCESS_KEY", "ACCOUNT_KEY", "MASTER_KEY", "SAS", "PASSWORD", "CREDENTIAL")
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
+_TOLD_BELOW = re.compile(r'(?:message|error): "([^"]{1,150})"')
 _BUSY = (429, 503)
 _TRANSIENT = (408, 425, 429)
 """The only refusals below 500 that another try may get round."""
@@ -63,9 +64,21 @@ def diagnose(error: Exception) -> Diagnosis:
     if isinstance(error, exceptions.NotSupportedError | exceptions.InvalidPathError):
         return Diagnosis(one_line(error), hopeless=True)
     found = _STATUS.search(text)
-    status = int(found[1]) if found else 0
+    if found is None:
+        return Diagnosis(_below(text) or one_line(error), hopeless=False)
+    status = int(found[1])
     refused = 400 <= status < 500 and status not in _TRANSIENT
     return Diagnosis(one_line(error), refused, status in _BUSY)
+
+
+def _below(text: str) -> str | None:
+    """Return what happened to a connection, which the client's own message leaves out."""
+    if "kind: Timeout" in text or "TimedOut" in text:
+        return "the answer did not come in full within the time of a request, timeout_s"
+    if "IncompleteMessage" in text or "IncompleteBody" in text:
+        return "the connection ended before the answer did"
+    told = _TOLD_BELOW.search(text.partition("Debug source:")[2])
+    return told[1] if told else None
 
 
 def one_line(error: Exception) -> str:
