@@ -48,8 +48,8 @@ class Body:
         try:
             answer = obstore.get(client, self._path, options={"range": (start, end), **condition})
         except Exception as error:
-            refused = "416" in str(error) or "range" in str(error).lower()
-            if refused and start >= int(obstore.head(client, self._path)["size"]):
+            beyond_end = "code: 416" in str(error) or "wanted range" in str(error).lower()
+            if beyond_end and start >= int(obstore.head(client, self._path)["size"]):
                 return
             raise
         version = Version.of(answer.meta)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from pathlib import Path
 
@@ -54,7 +55,8 @@ def test_a_bucket_gives_the_bytes_of_a_disk(source: str, bucket: str, tmp_path: 
     local = build_collection(config(source, tmp_path / "raw", tmp_path / "local"), "build", lambda _: None)
     far = build_collection(config(source, raw, f"{bucket}/out"), "build", lambda _: None)
     assert far.manifest == local.manifest
-    assert contents(f"{bucket}/out") == contents(str(tmp_path / "local"))
+    assert (written := contents(f"{bucket}/out")) == contents(str(tmp_path / "local"))
+    assert not any(os.environ["AWS_SECRET_ACCESS_KEY"].encode() in data for data in written.values())
     again = build_collection(config(source, raw, f"{bucket}/out"), "build", lambda _: None)
     assert again.plan is None
     half = build_collection(config(source, raw, tmp_path / "half"), "build", lambda _: None)
