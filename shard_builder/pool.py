@@ -32,6 +32,12 @@ def end_with_parent() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
+def end_workers() -> None:
+    """End the child processes of this one, at whatever they are."""
+    for process in multiprocessing.active_children():
+        process.terminate()
+
+
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -12,7 +12,7 @@ from itertools import islice
 from gfm_pipeline.errors import GfmError
 from shard_builder.config import BuildConfig
 from shard_builder.executors.executor import EXECUTORS
-from shard_builder.pool import end_with_parent, without_ctrl_c
+from shard_builder.pool import end_with_parent, end_workers, without_ctrl_c
 from shard_builder.worker import Worker
 from shard_builder.write import TaskResult
 
@@ -53,8 +53,7 @@ class Processes:
                     yield future.result()
         except BrokenProcessPool as error:
             # A worker that was starting while another died escapes the pool's own clean-up, which then waits for it.
-            for process in multiprocessing.active_children():
-                process.terminate()
+            end_workers()
             raise GfmError(
                 "a worker process died (killed, or out of memory?). Shards written so far are kept: run the same "
                 "command again, with fewer workers if memory is short."
