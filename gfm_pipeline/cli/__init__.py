@@ -9,7 +9,7 @@ from gfm_pipeline.command_line import LazyGroup, run
 
 COMMANDS = {
     "config": ("gfm_pipeline.cli.config:config", "Check and show a training configuration, defaults included."),
-    "data": ("gfm_pipeline.cli.data:data", "Look at the order of samples without touching pixels."),
+    "data": ("gfm_pipeline.cli.data:data", "Look at the order of samples without touching pixels; time their loading."),
     "evaluate": (
         "gfm_pipeline.cli.evaluate:evaluate",
         "Measure a checkpoint on held-out samples: reconstruction, nearest neighbours, linear probe.",

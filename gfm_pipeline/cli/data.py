@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from gfm_pipeline.cli.data_bench import bench
 from gfm_pipeline.config import load_config
 from gfm_pipeline.data.mixture import make_plan, open_mixture
 from gfm_pipeline.data.reader import StreamReader
@@ -14,7 +15,10 @@ from gfm_pipeline.errors import PlanError
 
 @click.group()
 def data() -> None:
-    """Look at the order of samples without touching pixels."""
+    """Look at the order of samples without touching pixels, and time their loading."""
+
+
+data.add_command(bench)
 
 
 @data.command()

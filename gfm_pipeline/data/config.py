@@ -162,6 +162,9 @@ class DataConfig(StrictModel):
     buffer_mb: int = Field(default=4096, gt=0)
     """Encoded bytes of remote collections that a rank may hold: the shuffle windows that its lanes have open, and what
     is fetched ahead of them. Local collections are read in place and hold none."""
+    map_local: bool = True
+    """Read local collections through memory maps, the faster way. false: by reads, whose errors can be named; for
+    network file systems that lose connections, where an error of a map ends the process."""
 
     @property
     def least_images(self) -> int:

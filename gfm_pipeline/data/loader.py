@@ -206,7 +206,7 @@ class Loader:
         fetcher = Fetcher[Fetched](self._config.requests, self._config.buffer_mb * 2**20)
         sensors = self._mixture.sensors
         readers = {
-            name: StreamReader(stream, sensors, self.plan.position(name, first_step), fetcher)
+            name: StreamReader(stream, sensors, self.plan.position(name, first_step), fetcher, self._config.map_local)
             for name, stream in self._mixture.streams.items()
         }
         return fetcher, readers

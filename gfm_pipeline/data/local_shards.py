@@ -1,21 +1,22 @@
-"""Shards on a local disk, read in place: one `pread` per sample, into memory that the thread keeps.
+"""Shards on a local disk, read in place: through a memory map, or by one `pread` per sample.
 
 Nothing encoded is held between samples: the system's page cache does that better. The whole chunk is announced to the
 kernel when its first sample is wanted, so a cold disk is read in chunks and ahead.
 
-Not by memory map: a shard cut short under a map kills the process with SIGBUS where a read returns fewer bytes, which
-the reader names. On decoded pairs the two measured alike (the map saves a copy, and pays a page fault per 64 KB).
+Maps save the copy out of the page cache, 0.45 ms of the 3.2 ms that a pair of sensors in blosc2 costs a thread, and
+half of what raw arrays cost. Their price: where a read returns an error, a map kills the process with SIGBUS. So the
+length of the file is looked at before each access, which finds a shard that was cut short; for a network file system
+that may fail in between there is `data.map_local: false`.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from gfm_pipeline.data.scratch import Scratch
 from gfm_pipeline.errors import StorageError
 
 OPEN_FILES = 128
@@ -23,11 +24,17 @@ OPEN_FILES = 128
 
 
 class _File:
-    """An open file that closes when the last thread that uses it lets go of it."""
+    """An open file, closed when nobody uses it or a view of its map any more."""
 
     def __init__(self, path: Path) -> None:
         self.descriptor = -1
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        size = self.size()
+        self.map = mmap.mmap(self.descriptor, size, access=mmap.ACCESS_READ) if size else b""
+
+    def size(self) -> int:
+        """Return the length of the file as it is now."""
+        return os.fstat(self.descriptor).st_size
 
     def __del__(self) -> None:
         if self.descriptor >= 0:
@@ -37,22 +44,28 @@ class _File:
 class LocalShards:
     """Reads ranges of local files, from any number of threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, mapped: bool = True) -> None:
+        self._mapped = mapped
         self._open = lru_cache(maxsize=OPEN_FILES)(_File)
 
-    def read_into(self, path: Path, start: int, target: NDArray[np.uint8]) -> int:
-        """Fill `target` from byte `start` of a file and return how many bytes came: fewer where the file ends.
+    def read(self, path: Path, start: int, length: int, name: str, scratch: Scratch) -> memoryview:
+        """Return bytes [start, start + length) of a file; fewer where it ends.
 
-        Raises StorageError when the file cannot be read.
+        They lie in a map of the file, or in the buffer `name` of `scratch`. Raises StorageError when the file cannot be
+        read.
         """
         try:
-            file, done = self._open(path), 0
-            while done < len(target):
-                got = os.preadv(file.descriptor, [target[done:].data], start + done)
+            file = self._open(path)
+            end = min(start + length, file.size())
+            if self._mapped and end <= len(file.map):
+                return memoryview(file.map)[start:end]
+            target, done = scratch.take(name, length).data, 0
+            while done < length:
+                got = os.preadv(file.descriptor, [target[done:]], start + done)
                 if not got:
                     break
                 done += got
-            return done
+            return target[:done]
         except OSError as error:
             raise StorageError(f"cannot read {path}: {error.strerror or error}.") from error
 

@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from pathlib import Path
 
 from gfm_pipeline.data.fetch import Fetcher, Piece
 from gfm_pipeline.data.local_shards import LocalShards
@@ -64,17 +65,20 @@ class StreamReader:
         specs: Mapping[str, SensorSpec],
         since: int = 0,
         fetcher: Fetcher[Fetched] | None = None,
+        map_local: bool = True,
     ) -> None:
         """`since` is the position of a lane at which reading begins: what the lanes took before is not fetched.
 
-        `fetcher`, which the readers of a loader share, brings the pieces of remote shards.
+        `fetcher`, which the readers of a loader share, brings the pieces of remote shards. `map_local`: see
+        `local_shards`.
         """
         self._stream = stream
         self._specs = {sensor: specs[sensor] for sensor in stream.sensors}
         self._since = since
         self._lock = threading.Lock()
         self._index = lru_cache(maxsize=INDEXES_KEPT)(self._load_index)
-        self._local = LocalShards()
+        self._local = LocalShards(map_local)
+        self._local_path = lru_cache(maxsize=None)(self._path_of)
         self._read_ahead = lru_cache(maxsize=_PIECES_ANNOUNCED)(self._read_ahead_of_disk)
         self._fetcher = fetcher or Fetcher[Fetched](_OWN_THREADS, _OWN_BYTES)
         self._closed = threading.Event()
@@ -98,7 +102,7 @@ class StreamReader:
     def announce(self, picks: Iterable[Pick]) -> None:
         """Fetch the pieces of remote shards that `picks` will be read from, when their turn comes."""
         for window, piece, shard in dict.fromkeys((pick.window, pick.piece, pick.shard) for pick in picks):
-            if not self._is_local(shard):
+            if self._local_path(shard) is None:
                 self._fetcher.announce(self._name(window, piece), partial(self._piece, window, piece, shard))
 
     def read(self, pick: Pick, scratch: Scratch | None = None) -> SamplePixels:
@@ -119,7 +123,7 @@ class StreamReader:
         scratch = scratch or Scratch()
         self.watch.start()
         index = self._index(pick.shard)
-        if self._is_local(pick.shard):
+        if self._local_path(pick.shard) is not None:
             self._read_ahead(pick.window, pick.piece, pick.shard)
             members = self._read_sample(pick.shard, pick.sample, index, scratch)
         else:
@@ -137,16 +141,15 @@ class StreamReader:
     def _load_index(self, shard: int) -> ShardIndex:
         return load_shard_index(self._stream.shards[shard], self._stream.sensors)
 
-    def _is_local(self, shard: int) -> bool:
+    def _path_of(self, shard: int) -> Path | None:
         ref = self._stream.shards[shard]
-        return ref.store.local_path(tar_path(ref.entry.name)) is not None
+        return ref.store.local_path(tar_path(ref.entry.name))
 
     def _name(self, window: Window, piece: int) -> tuple[str, int, int, int, int]:
         return self._stream.name, window.lane, window.pass_index, window.index, piece
 
     def _read_ahead_of_disk(self, window: Window, piece: int, shard: int) -> None:
-        ref = self._stream.shards[shard]
-        path = ref.store.local_path(tar_path(ref.entry.name))
+        path = self._local_path(shard)
         assert path is not None
         for wanted in self._index(shard).ranges(window.piece_samples(piece, self._since).tolist()):
             self._local.announce(path, wanted.start, wanted.length)
@@ -182,19 +185,15 @@ class StreamReader:
     def _read_sample(self, shard: int, sample: int, index: ShardIndex, scratch: Scratch) -> Encoded:
         """Read one sample by itself; raise DamageError, naming it, when it is cut short."""
         members: Encoded = {}
-        ranges = index.sample_ranges(sample)
-        room, used = scratch.take("encoded", sum(wanted.length for wanted in ranges)), 0
-        ref = self._stream.shards[shard]
-        path = ref.store.local_path(tar_path(ref.entry.name))
-        for wanted in ranges:
-            target = room[used : used + wanted.length]
-            used += wanted.length
-            if path is None or self._local.read_into(path, wanted.start, target) < wanted.length:
-                members |= _cut(wanted, memoryview(self._read_ranges(shard, [wanted])[0]))
-                continue
-            with self._lock:
-                self.bytes_read += wanted.length
-            members |= _cut(wanted, target.data)
+        path = self._local_path(shard)
+        for number, wanted in enumerate(index.sample_ranges(sample)):
+            if path is not None:
+                data = self._local.read(path, wanted.start, wanted.length, f"encoded {number}", scratch)
+                with self._lock:
+                    self.bytes_read += len(data)
+            if path is None or len(data) < wanted.length:
+                data = memoryview(self._read_ranges(shard, [wanted])[0])
+            members |= _cut(wanted, data)
         return members
 
     def _read_ranges(self, shard: int, ranges: Sequence[Range]) -> Sequence[bytes]:

@@ -22,7 +22,7 @@ from gfm_pipeline.train.console import say
 _MAY_CHANGE = (
     *("run_dir", "engine", "checkpoint", "log", "schedule.max_steps"),
     *("data.root", "data.storage", "data.cache"),
-    *("data.threads", "data.prefetch_steps", "data.requests", "data.buffer_mb"),
+    *("data.threads", "data.prefetch_steps", "data.requests", "data.buffer_mb", "data.map_local"),
     *("model.encoder.attention", "model.encoder.activation_checkpointing", "model.moe.compute"),
 )
 

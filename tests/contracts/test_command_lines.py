@@ -16,6 +16,7 @@ OPTIONS = {
     "gfm config show": {"--config", "--set"},
     "gfm config check": {"--config", "--set", "--world", "--per-node"},
     "gfm doctor": {"--config", "--set", "--nodes", "--per-node", "--json"},
+    "gfm data bench": {"--set", "--out", "--json"},
     "gfm data check": {"--config", "--set"},
     "gfm data order": {"--config", "--set", "--rank", "--world", "--step", "--steps"},
     "gfm evaluate": {"--run", "--set", "--untrained", "--json"},
