@@ -47,6 +47,7 @@ class Fetcher(Generic[S]):
         self._pieces: OrderedDict[Hashable, Piece[S]] = OrderedDict()
         self._changed = threading.Condition()
         self._closed = False
+        self._broken: BaseException | None = None
 
     @property
     def threads(self) -> int:
@@ -64,13 +65,13 @@ class Fetcher(Generic[S]):
             piece = self._find(name, make)
             piece.waiters += 1
             self._changed.notify_all()
-            while piece.samples is None and piece.error is None and not self._closed:
+            while not (piece.samples is not None or piece.error or self._closed or self._broken):
                 self._changed.wait()
             piece.waiters -= 1
             if self._closed:
                 raise GfmError("the loader was closed while a sample was being waited for.")
-            if piece.error is not None:
-                raise piece.error
+            if (error := piece.error or self._broken) is not None:
+                raise error
             assert piece.samples is not None
             found, size = piece.samples.pop(sample)
             self.held_bytes -= size
@@ -110,6 +111,14 @@ class Fetcher(Generic[S]):
         return new[0] if self.held_bytes + new[0].bytes <= self._limit else None
 
     def _work(self) -> None:
+        try:
+            self._load_pieces()
+        except BaseException as error:  # a defect of this class: nobody may wait for a thread that is gone
+            with self._changed:
+                self._broken = error
+                self._changed.notify_all()
+
+    def _load_pieces(self) -> None:
         while True:
             with self._changed:
                 while not self._closed and (piece := self._next()) is None:

@@ -15,70 +15,30 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from gfm_pipeline.data.batch import HeterogeneousBatch, StreamBatch
 from gfm_pipeline.data.buffers import BufferPool
 from gfm_pipeline.data.config import DataConfig
+from gfm_pipeline.data.counts import LoaderCounts, store_counts
 from gfm_pipeline.data.fetch import Fetcher, windows_fit
 from gfm_pipeline.data.mixture import Mixture, make_plan
 from gfm_pipeline.data.pace import Pace
-from gfm_pipeline.data.plan import Pick
 from gfm_pipeline.data.prepare import Preparer, Rows
 from gfm_pipeline.data.reader import Fetched, StreamReader
 from gfm_pipeline.data.scratch import Scratch
 from gfm_pipeline.data.state import LoaderState
+from gfm_pipeline.data.under_way import Done, Part, Skipped, SubBatch
 from gfm_pipeline.errors import DamageError
 
 ROWS_PER_TASK = 4
+_LOOK_UP_EVERY_S = 1.0
 _WARN_EVERY_S = 60.0
 _log = logging.getLogger(__name__)
-
-
-class Skipped(NamedTuple):
-    """A sample that was left out because its bytes are damaged."""
-
-    step: int
-    lane: int
-    stream: str
-    shard: str
-    key: str
-    reason: str
-
-
-class _Done(NamedTuple):
-    """A run of rows that is finished."""
-
-    keys: list[str]
-    at: float
-    """When, in seconds of `time.perf_counter`."""
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What one lane takes of one stream in one step."""
-
-    lane: int
-    stream: str
-    picks: list[Pick]
-
-
-@dataclass(frozen=True)
-class _SubBatch:
-    """A part under way; each future is a run of its rows."""
-
-    part: _Part
-    rows: Rows
-    runs: list[Future[_Done]]
-
-    def result(self) -> StreamBatch:
-        """Return the finished sub-batch, or raise what a thread raised."""
-        return self.rows.finished([key for run in self.runs for key in run.result().keys], self.part.picks)
 
 
 class Loader:
@@ -103,9 +63,7 @@ class Loader:
         self.lanes = self.plan.rank_lanes(rank, world)
         self.wait_seconds = 0.0
         """Time the consumer has spent waiting for batches."""
-        self.stream_wait_seconds = dict.fromkeys(mixture.streams, 0.0)
-        """By stream, how long the consumer waited until the last sample of it was ready. Streams are prepared together,
-        so this does not sum up to `wait_seconds`: the largest is the one to look at."""
+        self._stream_wait_s = dict.fromkeys(mixture.streams, 0.0)
         self.skipped: list[Skipped] = []
         """What was left out so far, a few steps ahead of the batches; only ever grows, under `on_error: skip`."""
         self._mixture, self._config = mixture, config
@@ -117,8 +75,8 @@ class Loader:
         }
         self._step = start_step
         self._steps_ahead = 1 + config.prefetch_steps
-        self._under_way: deque[list[_SubBatch]] = deque()
-        self._planned: deque[list[_Part]] = deque()
+        self._under_way: deque[list[SubBatch]] = deque()
+        self._planned: deque[list[Part]] = deque()
         """Steps beyond those under way."""
         self._announced = dict.fromkeys(mixture.streams, 0)
         """By stream, the step up to which remote pieces have been asked for."""
@@ -135,6 +93,11 @@ class Loader:
     def refetches(self) -> int:
         """Reads that brought wrong or too few bytes and were repeated."""
         return sum(reader.refetches for reader in self._readers.values())
+
+    def counts(self) -> LoaderCounts:
+        """Return what this loader and the stores behind it have done so far."""
+        stores = store_counts(self._mixture.streams.values())
+        return LoaderCounts(self.bytes_read, self.refetches, stores, dict(self._stream_wait_s))
 
     def stage_seconds(self) -> dict[str, dict[str, float]]:
         """Return by stream where the time of the threads went so far, see `stages`."""
@@ -219,7 +182,7 @@ class Loader:
         for step in range(first + len(self._planned), target):
             self._planned.append(
                 [
-                    _Part(lane, name, self.plan.take(name, lane, step))
+                    Part(lane, name, self.plan.take(name, lane, step))
                     for lane in self.lanes
                     for name in self.plan.streams_at(step)
                 ]
@@ -238,13 +201,13 @@ class Loader:
         window_steps = config.window_chunks * config.chunk_samples // stream.samples_per_step
         return self._pace.steps_ahead(arrival, window_steps)
 
-    def _start(self, part: _Part, pool: ThreadPoolExecutor) -> _SubBatch:
+    def _start(self, part: Part, pool: ThreadPoolExecutor) -> SubBatch:
         rows = self._preparers[part.stream].new_rows()
         step = self._step + len(self._under_way)
         firsts = range(0, len(part.picks), ROWS_PER_TASK)
-        return _SubBatch(part, rows, [pool.submit(self._prepare, step, part, rows, first) for first in firsts])
+        return SubBatch(part, rows, [pool.submit(self._prepare, step, part, rows, first) for first in firsts])
 
-    def _prepare(self, step: int, part: _Part, rows: Rows, first: int) -> _Done:
+    def _prepare(self, step: int, part: Part, rows: Rows, first: int) -> Done:
         """Fill the rows from `first` on that make one task."""
         reader, preparer = self._readers[part.stream], self._preparers[part.stream]
         keys = []
@@ -262,21 +225,22 @@ class Loader:
             else:
                 preparer.fill(rows, row, pick, sample.rasters, reader.watch)
             keys.append(key)
-        return _Done(keys, time.perf_counter())
+        return Done(keys, time.perf_counter())
 
     def _await_first(self) -> None:
         """Wait until the first step under way is ready; raise at once when any step under way has failed."""
-        began = time.perf_counter()
+        began = warned = time.perf_counter()
         first = self._under_way[0]
         missing = {run for batch in first for run in batch.runs}
-        while True:
-            done, missing = wait(missing, timeout=_WARN_EVERY_S, return_when=FIRST_EXCEPTION)
-            if not missing or any(run.exception() is not None for run in done):
+        while missing:
+            # A signal may reach another thread: this one looks up now and then, or Ctrl-C would have to wait.
+            done, missing = wait(missing, timeout=_LOOK_UP_EVERY_S, return_when=FIRST_EXCEPTION)
+            if any(run.exception() is not None for run in done):
                 break
-            late = sorted({batch.part.stream for batch in first if not all(run.done() for run in batch.runs)})
-            _log.warning(
-                "step %d has waited %.0f s for samples of %s", self._step, time.perf_counter() - began, ", ".join(late)
-            )
+            if missing and time.perf_counter() - warned > _WARN_EVERY_S:
+                warned = time.perf_counter()
+                late = sorted({batch.part.stream for batch in first if not all(run.done() for run in batch.runs)})
+                _log.warning("step %d has waited %.0f s for samples of %s", self._step, warned - began, ", ".join(late))
         self.wait_seconds += time.perf_counter() - began
         for batches in self._under_way:
             for run in (run for batch in batches for run in batch.runs):
@@ -284,9 +248,9 @@ class Loader:
                     raise error
         for name in {batch.part.stream for batch in first}:
             ready = max(run.result().at for batch in first if batch.part.stream == name for run in batch.runs)
-            self.stream_wait_seconds[name] += max(0.0, ready - began)
+            self._stream_wait_s[name] += max(0.0, ready - began)
 
-    def _collect(self, step: int, batches: list[_SubBatch]) -> tuple[HeterogeneousBatch, ...]:
+    def _collect(self, step: int, batches: list[SubBatch]) -> tuple[HeterogeneousBatch, ...]:
         by_lane: dict[int, dict[str, StreamBatch]] = {lane: {} for lane in self.lanes}
         for batch in batches:
             by_lane[batch.part.lane][batch.part.stream] = batch.result()

@@ -19,8 +19,8 @@ from pathlib import Path
 from gfm_pipeline.data.scratch import Scratch
 from gfm_pipeline.errors import StorageError
 
-OPEN_FILES = 128
-"""Shards kept open, the least recently used are closed."""
+OPEN_FILES = 64
+"""Shards kept open, the least recently used are closed; a mapped one takes two descriptors."""
 
 
 class _File:

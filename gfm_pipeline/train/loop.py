@@ -15,6 +15,7 @@ from gfm_pipeline.train.assemble import Hook, Run
 from gfm_pipeline.train.checkpoint import CheckpointState, latest_checkpoint, save_checkpoint
 from gfm_pipeline.train.comm import assert_equal_on_all_ranks
 from gfm_pipeline.train.console import Console, say
+from gfm_pipeline.train.data_metrics import DataMeter
 from gfm_pipeline.train.schedule import learning_rate
 from gfm_pipeline.train.step import StepResult, train_step
 from gfm_pipeline.train.track import gather_metrics
@@ -29,7 +30,7 @@ def train(run: Run, loader: Loader, hooks: Sequence[Hook], first_step: int) -> N
         say(world, f"nothing to do: the run has taken {first_step} of {last_step} steps.")
         return
     console = Console(world, last_step)
-    batches = iter(loader)
+    batches, meter = iter(loader), DataMeter(loader)
     skipped = run.run_dir / f"skipped-{world.rank:05d}.jsonl"
     for step in range(first_step, last_step):
         started = time.perf_counter()
@@ -50,6 +51,7 @@ def train(run: Run, loader: Loader, hooks: Sequence[Hook], first_step: int) -> N
             _add_rates(row, run, step)
             seconds = time.perf_counter() - started
             row |= {"images_per_s": row.pop("num_images") / seconds, "step_s": seconds, "data_wait_s": waited}
+            row["data"] = meter.row(world)
             run.track.write(row)
             console.show(row)
         for hook in hooks:

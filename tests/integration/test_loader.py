@@ -354,10 +354,11 @@ def test_a_flipped_byte_is_named_and_never_trained_on(tmp_path, no_backoff, exte
     assert f"{entry.sensors['s2'].crc32:08x}" in message
 
 
+@pytest.mark.parametrize("mapped", [True, False])
 @pytest.mark.parametrize("damage_done", ["flip", "cut"])
-def test_skipping_leaves_out_exactly_what_is_damaged(tmp_path, no_backoff, damage_done):
+def test_skipping_leaves_out_exactly_what_is_damaged(tmp_path, no_backoff, damage_done, mapped):
     write_pairs(tmp_path)
-    config = data_config(tmp_path, streams={"pairs": PAIRS}, on_error="skip")
+    config = data_config(tmp_path, streams={"pairs": PAIRS}, on_error="skip", map_local=mapped)
     whole = [batch for step in batches(config, 6) for batch in step]
     if damage_done == "flip":
         lost = {damage(tmp_path, flip_s2_byte).key}

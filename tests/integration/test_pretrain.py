@@ -32,7 +32,7 @@ TINY = [
 ]
 STEPS = 24
 IMAGES = {"rgb": 10, "s1": 4, "s2": 4, "dsm": 2}
-VOLATILE = ("images_per_s", "step_s", "data_wait_s")
+VOLATILE = ("images_per_s", "step_s", "data_wait_s", "data")
 
 
 def settings(shards: Path, run_dir: Path, *more: str) -> list[str]:
@@ -82,6 +82,10 @@ def test_metrics_tell_of_every_step_stream_and_layer(uncut: Path) -> None:
             assert load == pytest.approx([value / sum(IMAGES.values()) for value in mean])
         assert row["grad_norm"] > 0
         assert row["skipped"] == 0
+        assert row["data"]["wait_share"].keys() == row["streams"].keys()
+        assert all(0 <= share <= 1.01 for share in row["data"]["wait_share"].values())
+        assert row["data"]["refetches"] == row["data"]["retries"] == 0
+    assert sum(row["data"]["read_mb"] for row in rows) > 0.1
     directions = {name for row in rows for section in row["streams"].values() for name in section["losses"]}
     assert {"s1->s1", "s1->s2", "s2->s1", "s2->s2", "rgb->dsm", "dsm->rgb", "dsm->dsm", "rgb->rgb"} == directions
     assert rows[0]["streams"]["mdas"]["lr"] < rows[4]["streams"]["mdas"]["lr"] < rows[4]["streams"]["rgb"]["lr"]
