@@ -276,7 +276,8 @@ def counted(monkeypatch):
 def test_each_byte_is_read_once_in_a_pass_with_neighbours_in_one_read(root, counted):
     # One lane, one window: the whole pass is 37 samples in 5 shards, read in pieces of 8 = whole shards.
     pairs = {"pairs": PAIRS.model_copy(update={"sub_batch": 74})}
-    config = data_config(root, streams=pairs, lanes=1, chunk_samples=8, window_chunks=5, prefetch_steps=1)
+    sizes = {"lanes": 1, "chunk_samples": 8, "window_chunks": 5}
+    config = data_config(root, streams=pairs, prefetch_steps=1, requests=1, **sizes)
     with Loader(open_mixture(config), config, 0, 0, 1) as loader:
         next(loader)
         deadline = time.monotonic() + 5
@@ -305,7 +306,8 @@ def test_one_sensor_of_pairs_reads_no_byte_of_the_other(root, counted):
 
 def test_resuming_inside_a_window_does_not_fetch_what_was_taken(root, counted):
     pairs = {"pairs": PAIRS.model_copy(update={"sub_batch": 2})}
-    config = data_config(root, streams=pairs, lanes=1, chunk_samples=8, window_chunks=5, prefetch_steps=1)
+    sizes = {"lanes": 1, "chunk_samples": 8, "window_chunks": 5}
+    config = data_config(root, streams=pairs, prefetch_steps=1, requests=1, **sizes)
     with Loader(open_mixture(config), config, 0, 0, 1, start_step=35) as loader:
         next(loader)
         next(loader)
