@@ -57,4 +57,6 @@ def test_two_hosts_over_ssh(demo_shards: Path, tmp_path: Path) -> None:
         )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "finished: 4 steps" in done.stdout
-    assert metrics(tmp_path / "there") == metrics(tmp_path / "here")
+    # One machine adds through shared memory, two through the network: the same up to rounding.
+    here, there = metrics(tmp_path / "here"), metrics(tmp_path / "there")
+    assert [row["loss"] for row in there] == pytest.approx([row["loss"] for row in here], rel=1e-5)
