@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gfm_pipeline.errors import ConfigError, GfmError
 from gfm_pipeline.train.outcome import OUTCOME_FILE
-from launch.job import RENDEZVOUS_PORT, TRAINER, Job
+from launch.job import TRAINER, Job
 from launch.template import fill_template
 
 SCRIPT = "slurm.sh"
@@ -42,7 +42,6 @@ def batch_script(job: Job, time: str, options: Sequence[str]) -> str:
         exports="\n".join(f"export {name}={shlex.quote(value)}" for name, value in _environment(job).items()),
         python=shlex.quote(sys.executable),
         per_node=str(job.per_node),
-        port=str(RENDEZVOUS_PORT),
         trainer=TRAINER,
         arguments=shlex.join(job.arguments()),
         asks_requeue=f'grep -qs \'"outcome": "requeue"\' {shlex.quote(str(run_dir / OUTCOME_FILE))}',

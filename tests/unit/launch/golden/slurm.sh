@@ -16,11 +16,12 @@ set -uo pipefail
 cd /home/me/project
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=270
 first_host=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+port=$((20000 + SLURM_JOB_ID % 10000))    # jobs that share a node must not meet
 asked_to_stop=no cancelled=no
 
 srun --kill-on-bad-exit=1 /venv/bin/python -m torch.distributed.run \
     --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node 4 \
-    --rdzv-backend c10d --rdzv-endpoint "$first_host:29500" --rdzv-id "$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}" \
+    --rdzv-backend c10d --rdzv-endpoint "$first_host:$port" --rdzv-id "$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}" \
     -m launch.pretrain --config '/etc/my runs/run.yaml' --set optim.grad_clip=1.0 &
 step=$!
 trap 'asked_to_stop=yes; kill -TERM "$step" 2>/dev/null' USR1
