@@ -58,15 +58,15 @@ for source in "${sources[@]}"; do
         --set "input=$raw" --set "output=$out/shards/$source" --set workers=2
 done
 
-ranks=$gpus
+# On CPUs one thread per process: two processes with more would fight over the cores.
+ranks=$gpus devices=()
 if [ "$gpus" = 0 ]; then
-    ranks=2
-    # One thread per process: two processes with more would fight over the cores.
-    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} DS_ACCELERATOR=cpu
+    ranks=2 devices=(--cpu)
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 else
     overrides+=(--set "data.lanes=$ranks")
 fi
-step deepspeed --num_gpus "$ranks" launch/pretrain.py --config configs/pretrain/quickstart.yaml \
+step gfm-launch local --processes "$ranks" "${devices[@]}" --config configs/pretrain/quickstart.yaml \
     --set "data.root=$out/shards" --set "run_dir=$out/run" "${overrides[@]}"
 
 step gfm visualize --run "$out/run" --out "$out/pictures"
@@ -87,6 +87,6 @@ What to try next (activate the environment first: source $VENV/bin/activate):
   bash launch/quickstart.sh --raw DIR --out DIR2      the same from your own archives
   gfm config show --config configs/pretrain/msgfm_base.yaml      the paper's run in full
   gfm data order --config configs/pretrain/quickstart.yaml --set data.root=$out/shards --rank 0 --world 2 --step 10
-  deepspeed --num_gpus $ranks launch/pretrain.py --config configs/pretrain/quickstart.yaml --set data.root=$out/shards \\
+  gfm-launch local --processes $ranks ${devices[*]} --config configs/pretrain/quickstart.yaml --set data.root=$out/shards \\
       --set run_dir=$out/run-no-cross --set objectives.cross_sensor_mim.cross_share=0
 EOF

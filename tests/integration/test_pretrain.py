@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from tests.conftest import BIN, ROOT, run_command
+from tests.serving import free_port
 
 TINY = [
     "data.image_px=48",
@@ -43,7 +44,8 @@ def settings(shards: Path, run_dir: Path, *more: str) -> list[str]:
 
 
 def two_ranks(shards: Path, run_dir: Path, *more: str) -> list[str]:
-    return ["deepspeed", "--num_gpus", "2", *settings(shards, run_dir, *more)]
+    # A port of its own: other tests train at the same time.
+    return ["deepspeed", "--num_gpus", "2", "--master_port", str(free_port()), *settings(shards, run_dir, *more)]
 
 
 def one_rank(shards: Path, run_dir: Path, *more: str) -> list[str]:

@@ -24,8 +24,9 @@ srun --kill-on-bad-exit=1 /venv/bin/python -m torch.distributed.run \
     --rdzv-backend c10d --rdzv-endpoint "$first_host:$port" --rdzv-id "$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}" \
     -m launch.pretrain --config '/etc/my runs/run.yaml' --set optim.grad_clip=1.0 &
 step=$!
-trap 'asked_to_stop=yes; kill -TERM "$step" 2>/dev/null' USR1
-trap 'cancelled=yes; kill -TERM "$step" 2>/dev/null' TERM    # by scancel, or by a preemption that requeues by itself
+# Not to srun, which would kill the step: to its processes.
+trap 'asked_to_stop=yes; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
+trap 'cancelled=yes' TERM    # by scancel, or by a preemption that requeues by itself; the step is told by Slurm
 
 # `wait` returns when a signal is handled, too.
 while true; do
