@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
+from gfm_pipeline.storage import open_store
 from gfm_pipeline.train.outcome import REQUEUE_CODE
 from launch.job import TRAINER, Job
 
@@ -98,8 +99,9 @@ def _run(environment: Mapping[str, str], words: list[str], stopped: list[int]) -
 
 
 def _latest(job: Job) -> str | None:
-    pointer = Path(job.config.run_dir) / "checkpoints" / "latest"
-    return pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else None
+    config = job.config
+    store = open_store(config.checkpoint.url or str(Path(config.run_dir) / "checkpoints"), config.data.storage)
+    return store.get("latest").decode().strip() if store.exists("latest") else None
 
 
 def _tell(text: str) -> None:

@@ -11,11 +11,13 @@ from gfm_pipeline.data.mixture import Mixture, open_mixture
 from gfm_pipeline.models.msgfm import MsGFM
 from gfm_pipeline.models.transfer import start_encoder
 from gfm_pipeline.objectives.objective import Setting, build_objectives
-from gfm_pipeline.train.checkpoint import latest_checkpoint
+from gfm_pipeline.storage import Store, open_store
+from gfm_pipeline.train.checkpoint import FOLDER
 from gfm_pipeline.train.comm import World
 from gfm_pipeline.train.config import TrainConfig
 from gfm_pipeline.train.console import say
 from gfm_pipeline.train.engine import TrainingModule, place_experts, start_engine
+from gfm_pipeline.train.load import latest_name
 from gfm_pipeline.train.optim import (
     StreamRate,
     check_stream_names,
@@ -39,8 +41,12 @@ class Run:
     engine: Any
     rates: dict[str, StreamRate]
     run_dir: Path
+    store: Store
+    """Where checkpoints are."""
     track: Tracking = field(default_factory=Tracking)
     """Where numbers and pictures go; on ranks other than the first it takes them and does nothing."""
+    beat: Callable[[str], None] = lambda phase: None
+    """Tells the watchdog that a phase begins; a hook that takes long calls it between its parts."""
 
     @property
     def last_step(self) -> int:
@@ -68,7 +74,8 @@ def assemble(config: TrainConfig, world: World, run_dir: Path, mixture: Mixture 
     )
     placement = place_experts(config.engine, config.model.moe.num_experts, world)
     model = MsGFM(config.model, mixture.sensors, config.data.image_px, config.seed, placement)
-    if config.model.encoder.init is not None and latest_checkpoint(run_dir) is None:
+    store = open_store(config.checkpoint.url or str(run_dir / FOLDER), config.data.storage)
+    if config.model.encoder.init is not None and latest_name(store) is None:
         say(world, str(start_encoder(model, config.model.encoder.init, config.seed)))
     setting = Setting(
         encoder=config.model.encoder,
@@ -91,7 +98,7 @@ def assemble(config: TrainConfig, world: World, run_dir: Path, mixture: Mixture 
         size = sum(parameter.numel() for parameter in group["params"])
         say(world, f"  {group['label']:<20} {size:>12,}  lr {group['base_lr']:.3g}  decay {group['weight_decay']:.3g}")
     engine = start_engine(module, groups, config.engine, config.optim, config.data.lanes // world.size)
-    return Run(config, world, mixture, model, engine, rates, run_dir)
+    return Run(config, world, mixture, model, engine, rates, run_dir, store)
 
 
 def build_hooks(config: TrainConfig) -> list[Hook]:

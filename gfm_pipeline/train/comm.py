@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -20,6 +22,8 @@ class World:
     device: torch.device
     per_node: int | None = None
     """Ranks on this machine, where the launcher says so."""
+    group: Any = None
+    """Process group for what is not training: on the CPU, whatever the device."""
 
     @property
     def is_first(self) -> bool:
@@ -29,12 +33,22 @@ class World:
     def gather(self, value: Any) -> list[Any]:
         """Return the picklable `value` of every rank, in rank order; every rank must call it."""
         values: list[Any] = [None] * self.size
-        torch.distributed.all_gather_object(values, value)
+        torch.distributed.all_gather_object(values, value, group=self.group)
         return values
 
     def barrier(self) -> None:
         """Wait for every rank."""
-        torch.distributed.barrier()
+        torch.distributed.barrier(group=self.group)
+
+    def exchange(self, values: Sequence[float]) -> list[float]:
+        """Return the sums over all ranks of a few numbers on the CPU; every rank must call it."""
+        sums = torch.tensor(values, dtype=torch.float64)
+        torch.distributed.all_reduce(sums, group=self.group)
+        return sums.tolist()
+
+    def with_own_group(self) -> World:
+        """Return this world with another group, for a second thread to use; every rank must call it."""
+        return replace(self, group=_cpu_group())
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Return the elementwise sum of a tensor over all ranks."""
@@ -66,7 +80,12 @@ def start_world() -> World:
     device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     per_node = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE")  # torchrun's word and deepspeed's
     rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return World(rank, size, device, int(per_node) if per_node else None)
+    return World(rank, size, device, int(per_node) if per_node else None, _cpu_group())
+
+
+def _cpu_group() -> Any:
+    # Waiting has no end here: the watchdog and the lifeline know better when a job has come to one.
+    return torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
 
 
 def stop_world() -> None:

@@ -43,6 +43,8 @@ class ScheduleConfig(StrictModel):
     """cosine: where the rates end, as a share of where they began."""
     max_steps: int | None = Field(default=None, gt=0)
     """Stop here even if epochs remain; the schedule itself does not change."""
+    max_hours: float | None = Field(default=None, gt=0)
+    """Hours after its start at which a run saves a checkpoint and ends to be requeued, with exit code 75."""
 
 
 class EngineConfig(StrictModel):
@@ -51,8 +53,9 @@ class EngineConfig(StrictModel):
     ep_size: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     """Ranks over which the experts of a layer are shared. Must divide the world size and the number of experts; auto
     takes the largest such number within a machine. It changes the speed, not the losses."""
-    zero_stage: Literal[1, 2] = 1
-    """1 shares optimizer states between ranks, 2 gradients too. DeepSpeed's experts do not work with stage 3."""
+    zero_stage: Literal[0, 1, 2] = 1
+    """0 shares nothing, 1 optimizer states between ranks, 2 gradients too. DeepSpeed's experts do not work with
+    stage 3."""
     dtype: Literal["fp32", "bf16"] = "fp32"
     """bf16: matrix products of the forward and backward pass in bfloat16 (torch.autocast). Weights, gradients and
     optimizer states are fp32 always, as are the experts' gate, the position bias and reductions between ranks."""
@@ -63,7 +66,7 @@ class EngineConfig(StrictModel):
     @classmethod
     def _experts_need_whole_weights(cls, stage: Any) -> Any:
         if stage == 3:
-            raise ValueError("stage 3 shares out weights, with which DeepSpeed's experts do not work; set 1 or 2")
+            raise ValueError("stage 3 shares out weights, with which DeepSpeed's experts do not work; set 0, 1 or 2")
         return stage
 
     def expert_ranks(self, num_experts: int, world_size: int, per_node: int | None = None) -> int:
@@ -97,6 +100,36 @@ class CheckpointConfig(StrictModel):
     """A checkpoint is also written at the end of the run."""
     keep: int = Field(default=2, gt=0)
     """Newest checkpoints to keep."""
+    url: str | None = None
+    """Where checkpoints go: a folder that all ranks share or the URL of an object store (s3://, gs://, az://), for one
+    run alone; None: `checkpoints` in the run folder."""
+    background: bool = False
+    """Write while training goes on, from copies in memory. Failures are raised by the next save or the run's end."""
+
+
+class HealthConfig(StrictModel):
+    """What is a bad step, what a hang, and what is done about them."""
+
+    on_bad_step: Literal["stop", "skip_batch", "rewind"] = "stop"
+    """A step is bad when its loss or gradient is not finite, or too large by the factors below; it never updates
+    weights. stop: the run ends with the reason. skip_batch: it goes on with the next step. rewind: weights and
+    optimizer go back to the newest checkpoint and training goes on behind the bad step, so the steps from the
+    checkpoint to the bad one are left out. Recorded in events.jsonl."""
+    loss_factor: float | None = Field(default=None, gt=1)
+    """A loss beyond this multiple of the median of the last `window_steps` is bad; None: any finite one is good."""
+    norm_factor: float | None = Field(default=None, gt=1)
+    """The same for the norm of the gradient."""
+    window_steps: int = Field(default=50, ge=3)
+    """Good steps that the medians are taken over; before as many were taken, only what is not finite is bad."""
+    max_bad_steps: int = Field(default=20, ge=0)
+    """Bad steps of the whole run after which it stops whatever `on_bad_step` says."""
+    deadline_s: float | None = Field(default=1800, gt=0)
+    """A step, save or evaluation that takes longer is taken for a hang: all ranks write the stacks of their threads to
+    stacks-RANK.txt in the run folder and end. None: no deadline."""
+    unmoved_after_steps: int | None = Field(default=100, gt=0)
+    """So many steps after each start, trainable parameters that never got a gradient or never changed are reported."""
+    on_unmoved: Literal["warn", "stop"] = "warn"
+    """stop: end the run with their names. An expert that no token chose yet is such a parameter, too."""
 
 
 class LogConfig(StrictModel):
@@ -126,6 +159,7 @@ class TrainConfig(StrictModel):
     schedule: ScheduleConfig = ScheduleConfig()
     engine: EngineConfig = EngineConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    health: HealthConfig = HealthConfig()
     log: LogConfig = LogConfig()
     evaluate: EvaluateConfig | None = None
     """None: nothing is measured beside the losses of training."""

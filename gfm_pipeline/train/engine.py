@@ -1,8 +1,8 @@
 """The model under DeepSpeed: ZeRO for what is shared, expert parallelism for the experts.
 
 What DeepSpeed 0.19 gets wrong and is therefore done here: experts start different (models/moe.py), parameter groups
-carry unique names (optim.py), checkpoints do not depend on the topology (checkpoint.py), MoE with ZeRO-3 is refused
-by the type of `engine.zero_stage`.
+carry unique names (optim.py), checkpoints do not depend on the topology (checkpoint.py), gradients are clipped by
+their true norm at ZeRO stage 0 (gate.py), MoE with ZeRO-3 is refused by the type of `engine.zero_stage`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from gfm_pipeline.models.step_view import StepView
 from gfm_pipeline.objectives.objective import Objective
 from gfm_pipeline.train.comm import World
 from gfm_pipeline.train.config import EngineConfig, OptimConfig
+from gfm_pipeline.train.gate import GatedAdamW, UpdateGate, gate_zero
+from gfm_pipeline.train.moments import start_moments
 
 
 class TrainingModule(nn.Module):
@@ -76,13 +78,17 @@ def place_experts(config: EngineConfig, num_experts: int, world: World) -> Exper
 def start_engine(
     module: TrainingModule, groups: list[dict[str, Any]], config: EngineConfig, optim: OptimConfig, lanes_per_rank: int
 ) -> Any:
-    """Return a DeepSpeed engine that takes one optimizer step per `lanes_per_rank` backward passes."""
+    """Return a DeepSpeed engine that makes one update per `lanes_per_rank` backward passes, if its `update_gate` does
+    not refuse it."""
     import deepspeed
 
     _quieten()
     if config.compile:
         module.model.compile_encoder()
-    optimizer = torch.optim.AdamW(groups, lr=groups[0]["lr"], betas=optim.betas, eps=optim.eps, foreach=False)
+    gate = UpdateGate()
+    options: dict[str, Any] = {"lr": groups[0]["lr"], "betas": optim.betas, "eps": optim.eps, "foreach": False}
+    plain = config.zero_stage == 0
+    optimizer = GatedAdamW(groups, gate, optim.grad_clip, **options) if plain else torch.optim.AdamW(groups, **options)
     engine, *_ = deepspeed.initialize(
         model=module,
         optimizer=optimizer,
@@ -90,12 +96,16 @@ def start_engine(
         config={
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": lanes_per_rank,
-            "gradient_clipping": optim.grad_clip,
+            "gradient_clipping": 0.0 if plain else optim.grad_clip,
             "zero_optimization": {"stage": config.zero_stage},
             "steps_per_print": 10**12,
         },
     )
     _check_placement(engine, module)
+    if not plain:
+        gate_zero(engine.optimizer, gate)
+    start_moments(engine)
+    engine.update_gate = gate
     return engine
 
 

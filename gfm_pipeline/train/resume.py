@@ -13,18 +13,22 @@ from gfm_pipeline.data.mixture import make_plan
 from gfm_pipeline.data.state import LoaderState
 from gfm_pipeline.errors import CheckpointError, TrainingError
 from gfm_pipeline.train.assemble import Run
-from gfm_pipeline.train.checkpoint import latest_checkpoint, load_into_engine, read_state
+from gfm_pipeline.train.checkpoint import CheckpointState
 from gfm_pipeline.train.comm import World, assert_equal_on_all_ranks
 from gfm_pipeline.train.config import TrainConfig
 from gfm_pipeline.train.console import say
+from gfm_pipeline.train.load import latest_name, load_checkpoint
 
 # Sections and keys that may differ between the run in a folder and the command that continues it.
 _MAY_CHANGE = (
-    *("run_dir", "engine", "checkpoint", "log", "schedule.max_steps"),
+    *("run_dir", "engine", "checkpoint", "evaluate", "health", "log", "schedule.max_steps", "schedule.max_hours"),
     *("data.root", "data.storage", "data.cache"),
     *("data.threads", "data.prefetch_steps", "data.requests", "data.buffer_mb", "data.map_local"),
     *("model.encoder.attention", "model.encoder.activation_checkpointing", "model.moe.compute"),
 )
+
+SCRATCH = ".scratch"
+"""Folder in the run folder for checkpoints on their way from or to an object store."""
 
 
 @contextmanager
@@ -42,26 +46,34 @@ def own(run_dir: Path, world: World) -> Iterator[None]:
         yield
 
 
-def resume(run: Run) -> int:
-    """Load the newest checkpoint, if there is one; return the first step to take. Every rank must call it."""
+def resume(run: Run) -> CheckpointState | None:
+    """Load the newest checkpoint and return its state, or None for a new run. Every rank must call it."""
     if run.world.is_first:
         run.run_dir.mkdir(parents=True, exist_ok=True)
         (run.run_dir / "config.yaml").write_text(dump_config(run.config), encoding="utf-8")
-    folder = latest_checkpoint(run.run_dir)
-    assert_equal_on_all_ranks(run.world, "latest checkpoint", folder.name if folder else None)
-    if folder is None:
-        return 0
-    state = read_state(folder)
-    _check_same_run(state.config, run.config, folder)
-    first_step = LoaderState.from_dict(state.loader).resume_step(
-        make_plan(run.mixture, run.config.data, run.config.seed)
-    )
-    load_into_engine(folder, run.engine, run.model, state)
-    say(run.world, f"resuming from {folder} at step {first_step}")
-    return first_step
+    name = latest_name(run.store)
+    assert_equal_on_all_ranks(run.world, "latest checkpoint", name)
+    if name is None:
+        return None
+    state = load_latest(run, name)
+    say(run.world, f"resuming from {run.store.url}/{name} at step {state.step}")
+    return state
 
 
-def _check_same_run(stored: dict[str, Any], config: TrainConfig, folder: Path) -> None:
+def load_latest(run: Run, name: str) -> CheckpointState:
+    """Set weights and optimizer from the checkpoint `name` of this run and return its state; every rank must call it.
+
+    Raises CheckpointError for one of another configuration, PlanError for one of another order of samples.
+    """
+
+    def check(state: CheckpointState) -> None:
+        _check_same_run(state.config, run.config, f"{run.store.url}/{name}")
+        LoaderState.from_dict(state.loader).resume_step(make_plan(run.mixture, run.config.data, run.config.seed))
+
+    return load_checkpoint(run.store, name, run.run_dir / SCRATCH, (run.engine, run.model), run.world, check)
+
+
+def _check_same_run(stored: dict[str, Any], config: TrainConfig, origin: str) -> None:
     old, new = dict(leaves(stored)), dict(leaves(config.model_dump(mode="json")))
     changed = sorted(
         key
@@ -71,7 +83,7 @@ def _check_same_run(stored: dict[str, Any], config: TrainConfig, folder: Path) -
     if changed:
         key = changed[0]
         raise CheckpointError(
-            f"{folder} belongs to a run with another configuration: {key} was {old.get(key)!r} and is now "
+            f"{origin} belongs to a run with another configuration: {key} was {old.get(key)!r} and is now "
             f"{new.get(key)!r} ({len(changed)} differences). Set run_dir to a new folder, or put the value back."
         )
 

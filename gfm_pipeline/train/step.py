@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,14 +26,30 @@ class StepResult:
     """Per expert layer [sensors, E + 1]: a sensor's tokens that chose each expert, then those dropped; summed over
     lanes."""
     grad_norm: float
+    """Of the whole gradient over all ranks; inf when it is not finite."""
     num_images: int
     """Images of this rank."""
     num_skipped: int = 0
     """Samples of this rank whose rows are blank."""
+    updated: bool = True
+    """Whether the update was made; otherwise weights and optimizer are as before, on all ranks."""
 
 
-def train_step(engine: Any, lanes: Sequence[HeterogeneousBatch], model: MsGFM, world: World, seed: int) -> StepResult:
-    """Run one forward and backward pass per lane and one update.
+Judge = Callable[[float], float]
+"""Maps this rank's mean loss to the largest norm of the gradient with which the update may be made, the same on all
+ranks; negative for none. Called once per step when all losses are there, so it may use collectives."""
+
+
+def train_step(
+    engine: Any,
+    lanes: Sequence[HeterogeneousBatch],
+    model: MsGFM,
+    world: World,
+    seed: int,
+    judge: Judge | None = None,
+) -> StepResult:
+    """Run one forward and backward pass per lane and one update, unless `judge` or a gradient that is not finite
+    forbids it.
 
     Every random draw of a pass comes from a generator seeded by (seed, step, lane), so a step depends neither on
     how many ranks share the lanes nor on what ran before: resuming needs no generator state.
@@ -40,17 +57,20 @@ def train_step(engine: Any, lanes: Sequence[HeterogeneousBatch], model: MsGFM, w
     losses: dict[str, Tensor] = {}
     model.take_tallies()
     num_images = num_skipped = 0
-    for lane in lanes:
+    for index, lane in enumerate(lanes):
         lane_seed = mix_seed(seed, "step", lane.step, "lane", lane.lane)
         torch.manual_seed(lane_seed)
         rng = torch.Generator(device=world.device).manual_seed(lane_seed)
         batch = lane.to(world.device)
         total, named = engine(batch, rng)
         engine.backward(total)
-        engine.step()
         for name, value in {"total": total.detach(), **named}.items():
             share = value.float() / len(lanes)
             losses[name] = losses[name] + share if name in losses else share
+        if index == len(lanes) - 1:
+            engine.update_gate.open_for(judge(float(losses["total"])) if judge else math.inf)
+        engine.step()
         num_skipped += sum(len(part.skipped) for part in batch.streams.values())
         num_images += sum(len(image) for part in batch.streams.values() for image in part.images.values())
-    return StepResult(losses, model.take_tallies(), float(engine.get_global_grad_norm()), num_images, num_skipped)
+    updated = bool(engine.was_step_applied())
+    return StepResult(losses, model.take_tallies(), engine.update_gate.norm, num_images, num_skipped, updated)

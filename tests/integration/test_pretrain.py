@@ -115,8 +115,8 @@ def test_each_rank_holds_its_own_half_of_the_experts(uncut: Path) -> None:
     folder = uncut / "checkpoints" / f"step-{STEPS:08d}"
     experts = []
     for rank in range(2):
-        with safe_open(folder / f"experts-{rank:05d}.safetensors", framework="pt") as file:
-            names = [name for name in file.keys() if name.startswith("param/")]  # noqa: SIM118
+        with safe_open(folder / f"part-{rank:05d}-of-00002.safetensors", framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith("param/") and ".experts." in name]  # noqa: SIM118
             experts.append({name.split(".experts.")[1].split(".")[0] for name in names})
     assert experts == [{"0", "1"}, {"2", "3"}]
 
@@ -177,10 +177,10 @@ def test_a_damaged_checkpoint_is_refused_by_name(uncut: Path, demo_shards: Path,
     for file in (uncut / "checkpoints" / "step-00000016").iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     (run_dir / "checkpoints" / "latest").write_text("step-00000016\n")
-    data = bytearray((folder / "dense.safetensors").read_bytes())
+    data = bytearray((folder / "part-00001-of-00002.safetensors").read_bytes())
     data[-1] ^= 1
-    (folder / "dense.safetensors").write_bytes(data)
-    refused(one_rank(demo_shards, run_dir), 1, "dense.safetensors is damaged")
+    (folder / "part-00001-of-00002.safetensors").write_bytes(data)
+    refused(one_rank(demo_shards, run_dir), 1, "part-00001-of-00002.safetensors is damaged")
 
 
 def test_another_configuration_does_not_continue_a_run(uncut: Path, demo_shards: Path) -> None:

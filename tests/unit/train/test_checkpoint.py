@@ -14,11 +14,11 @@ from gfm_pipeline.sensors import BUILTIN_SENSORS
 from gfm_pipeline.train.checkpoint import (
     CheckpointState,
     StoredFile,
-    _sha256,
     latest_checkpoint,
     load_weights,
     named_parameters,
     read_state,
+    sha256_of,
 )
 
 SENSORS = {"rgb": BUILTIN_SENSORS["rgb"]}
@@ -32,7 +32,7 @@ def model(seed: int) -> MsGFM:
     return MsGFM(config, SENSORS, 16, seed)
 
 
-def write(folder: Path, tensors: dict[str, torch.Tensor], version: int = 1) -> None:
+def write(folder: Path, tensors: dict[str, torch.Tensor], version: int = 2) -> None:
     folder.mkdir(parents=True)
     path = folder / "dense.safetensors"
     save_file({f"param/{name}": value.detach().clone() for name, value in tensors.items()}, path)
@@ -43,7 +43,7 @@ def write(folder: Path, tensors: dict[str, torch.Tensor], version: int = 1) -> N
         sensors=SENSORS,
         normalisation={},
         manifests={},
-        files={path.name: StoredFile(bytes=path.stat().st_size, sha256=_sha256(path))},
+        files={path.name: StoredFile(bytes=path.stat().st_size, sha256=sha256_of(path))},
     )
     tree = state.model_dump(mode="json") | {"version": version}
     (folder / "state.json").write_text(json.dumps(tree))
@@ -71,9 +71,15 @@ def test_another_models_weights_are_refused(change: str, tmp_path: Path) -> None
         load_weights(tmp_path / "bad", model(0))
 
 
+def test_version_1_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "old", dict(named_parameters(model(0))), version=1)
+    state = load_weights(tmp_path / "old", model(1))
+    assert (state.version, state.updates) == (1, None)
+
+
 def test_a_newer_version_is_refused(tmp_path: Path) -> None:
-    write(tmp_path / "new", dict(named_parameters(model(0))), version=2)
-    with pytest.raises(CheckpointError, match="has version 2, this program reads version 1"):
+    write(tmp_path / "new", dict(named_parameters(model(0))), version=3)
+    with pytest.raises(CheckpointError, match="has version 3, this program reads versions 1 to 2"):
         read_state(tmp_path / "new")
 
 
