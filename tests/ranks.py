@@ -44,14 +44,22 @@ class Ranks:
             if self.processes[rank].is_alive():
                 os.kill(self.pid(rank), number)
 
-    def wait(self, timeout_s: float = 200) -> list[int | None]:
-        """Return the exit codes in rank order, negative for a signal; end all that live on after `timeout_s`."""
+    def wait(self, timeout_s: float = 250, launcher: bool = True) -> list[int | None]:
+        """Return the exit codes in rank order, negative for a signal.
+
+        With `launcher`, the others are told to end when one has failed, as torchrun and deepspeed do: before ranks have
+        met they do not watch each other. Raises AssertionError for ranks that live on after `timeout_s`.
+        """
         deadline = time.monotonic() + timeout_s
-        for process in self.processes:
-            process.join(max(0.0, deadline - time.monotonic()))
-        alive = [rank for rank, process in enumerate(self.processes) if process.is_alive()]
-        self.kill()
-        assert not alive, f"ranks {alive} live on after {timeout_s:g} s:\n{self.printed()}"
+        told = False
+        while alive := [rank for rank, process in enumerate(self.processes) if process.is_alive()]:
+            if launcher and not told and any(process.exitcode not in (None, 0) for process in self.processes):
+                self.signal(signal.SIGTERM)
+                told = True
+            if time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError(f"ranks {alive} live on after {timeout_s:g} s:\n{self.printed()}")
+            time.sleep(0.05)
         return [process.exitcode for process in self.processes]
 
     def kill(self) -> None:
@@ -82,7 +90,7 @@ def start_ranks(size: int, arguments: Sequence[str], log: Path) -> Ranks:
     return Ranks(processes, log)
 
 
-def run_ranks(size: int, arguments: Sequence[str], log: Path, code: int = 0, timeout_s: float = 200) -> str:
+def run_ranks(size: int, arguments: Sequence[str], log: Path, code: int = 0, timeout_s: float = 250) -> str:
     """Run to the end, expect every rank to exit with `code`, and return what they printed."""
     ranks = start_ranks(size, arguments, log)
     codes = ranks.wait(timeout_s)

@@ -121,6 +121,7 @@ def disturb(shards: Path, run_dir: Path, rng: random.Random, times: int) -> Iter
     run_ranks(2, arguments(shards, run_dir), run_dir.parent / "log-last")
 
 
+@pytest.mark.timeout(600)
 def test_killed_and_preempted_at_random_moments_the_run_ends_with_the_same_bits(
     uncut: Path, shards: Path, tmp_path: Path
 ) -> None:
@@ -129,6 +130,7 @@ def test_killed_and_preempted_at_random_moments_the_run_ends_with_the_same_bits(
     assert tensors(tmp_path / "run") == tensors(uncut), outcomes
 
 
+@pytest.mark.timeout(600)
 def test_one_rank_at_zero_0_goes_on_where_two_ranks_at_zero_1_stopped(
     uncut: Path, shards: Path, tmp_path: Path
 ) -> None:
@@ -138,6 +140,7 @@ def test_one_rank_at_zero_0_goes_on_where_two_ranks_at_zero_1_stopped(
     assert_same_losses(run_dir, uncut, 4)
 
 
+@pytest.mark.timeout(600)
 def test_a_signal_saves_a_checkpoint_and_asks_for_a_requeue(uncut: Path, shards: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     ranks = start_ranks(2, arguments(shards, run_dir, "checkpoint.background=true"), tmp_path / "log")
@@ -247,7 +250,7 @@ def test_the_loss_of_a_rank_is_told_by_the_others_within_ten_seconds(victim: int
         wait_for(ranks, tmp_path / "run", 2)
         killed = time.monotonic()
         ranks.signal(signal.SIGKILL, [victim])
-        codes = ranks.wait()
+        codes = ranks.wait(launcher=False)
     finally:
         ranks.kill()
     print(f"ended {time.monotonic() - killed:.1f} s after the kill")
