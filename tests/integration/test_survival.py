@@ -64,7 +64,7 @@ def arguments(shards: Path, run_dir: Path, *more: str) -> list[str]:
 
 
 def metrics(run_dir: Path) -> list[dict[str, Any]]:
-    volatile = ("images_per_s", "step_s", "data_wait_s")
+    volatile = ("images_per_s", "step_s", "data_wait_s", "data")
     path = run_dir / "metrics.jsonl"
     rows = [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
     return [{key: value for key, value in row.items() if key not in volatile} for row in rows]
