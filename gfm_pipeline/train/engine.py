@@ -120,3 +120,5 @@ def _check_placement(engine: Any, module: TrainingModule) -> None:
 def _quieten() -> None:
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="deepspeed")
+    # DeepSpeed's calls, blamed on the wrapper around them.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
