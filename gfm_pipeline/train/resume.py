@@ -20,7 +20,7 @@ from gfm_pipeline.train.console import say
 from gfm_pipeline.train.load import latest_name, load_checkpoint
 
 # Sections and keys that may differ between the run in a folder and the command that continues it.
-_MAY_CHANGE = (
+MAY_CHANGE = (
     *("run_dir", "engine", "checkpoint", "evaluate", "health", "log", "schedule.max_steps", "schedule.max_hours"),
     *("data.root", "data.storage", "data.cache"),
     *("data.threads", "data.prefetch_steps", "data.requests", "data.buffer_mb", "data.map_local"),
@@ -78,7 +78,7 @@ def _check_same_run(stored: dict[str, Any], config: TrainConfig, origin: str) ->
     changed = sorted(
         key
         for key in old.keys() | new.keys()
-        if old.get(key) != new.get(key) and not any(key == ok or key.startswith(ok + ".") for ok in _MAY_CHANGE)
+        if old.get(key) != new.get(key) and not any(key == ok or key.startswith(ok + ".") for ok in MAY_CHANGE)
     )
     if changed:
         key = changed[0]
