@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from gfm_pipeline.errors import ConfigError, GfmError, ItemError
-from shard_builder.build import Event, build_collection
+from gfm_pipeline.errors import ConfigError, GfmError, ItemError, ShardError
+from shard_builder.build import Event, build_collection, build_share, merge_collection
 from shard_builder.config import BuildConfig
 from shard_builder.executors import dask as dask_executor
 from shard_builder.executors.executor import EXECUTORS
 from tests.clusters import Cluster, dask_cluster
-from tests.conftest import run_command
 from tests.contracts.test_sources import digests
 from tests.make.archives import sen12ms
 
@@ -95,20 +93,16 @@ def test_a_build_that_is_stopped_goes_on(
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_shares_in_any_order_and_a_merge(count: int, raw: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
-    words = ["--config", "configs/build/sen12ms.yaml"]
-    for setting in (f"input={raw}", f"output={tmp_path / 'out'}", "max_samples=1"):
-        words += ["--set", setting]
+    build = config(raw, tmp_path / "out")
     shares = list(range(count))
     random.Random(4).shuffle(shares)
     for index in shares:
         if index != shares[0]:
-            early = run_command("shard-builder", "merge", *words, check=False)
-            assert early.returncode == 1
-            assert "shards are not written yet" in early.stderr
-        run_command("shard-builder", "build", "--task", f"{index}/{count}", *words)
-    again = run_command("shard-builder", "build", "--task", f"0/{count}", "--json", *words)  # twice does no harm
-    assert json.loads(again.stdout)["written_shards"] == 0
-    run_command("shard-builder", "merge", *words)
+            with pytest.raises(ShardError, match="shards are not written yet"):
+                merge_collection(build, lambda _: None)
+        build_share(build, index, count, lambda _: None)
+    assert build_share(build, 0, count, lambda _: None).written_shards == 0  # twice does no harm
+    merge_collection(build, lambda _: None)
     assert digests(tmp_path / "out") == undisturbed
 
 
