@@ -28,9 +28,18 @@ def _options(command: Any) -> Any:
 
 @config.command()
 @_options
-def show(path: Path, overrides: tuple[str, ...]) -> None:
-    """Print the configuration with every default filled in, or the first error in it."""
-    click.echo(dump_config(load_config(path, TrainConfig, overrides)), nl=False)
+@click.option("--model", is_flag=True, help="Also count parameters and list the optimiser's groups, as comments.")
+def show(path: Path, overrides: tuple[str, ...], model: bool) -> None:
+    """Print the configuration with every default filled in, or the first error in it.
+
+    What is printed is a configuration again, with --model too.
+    """
+    loaded = load_config(path, TrainConfig, overrides)
+    click.echo(dump_config(loaded), nl=False)
+    if model:
+        from gfm_pipeline.train.describe import describe_model
+
+        click.echo("".join(f"# {line}\n" for line in describe_model(loaded)), nl=False)
 
 
 @config.command()

@@ -28,6 +28,7 @@ from gfm_pipeline.train.optim import (
 )
 from gfm_pipeline.train.schedule import total_steps
 from gfm_pipeline.train.track import Tracking
+from gfm_pipeline.train.update import Updates
 
 
 @dataclass
@@ -40,6 +41,7 @@ class Run:
     model: MsGFM
     engine: Any
     rates: dict[str, StreamRate]
+    updates: Updates
     run_dir: Path
     store: Store
     """Where checkpoints are."""
@@ -88,7 +90,7 @@ def assemble(config: TrainConfig, world: World, run_dir: Path, mixture: Mixture 
     module = TrainingModule(
         model,
         build_objectives(config.objectives, model, setting, config.seed),
-        stream_weights(rates),
+        loss_weights(rates, config),
         config.model.moe.aux_weight,
         config.engine.dtype,
     )
@@ -98,7 +100,15 @@ def assemble(config: TrainConfig, world: World, run_dir: Path, mixture: Mixture 
         size = sum(parameter.numel() for parameter in group["params"])
         say(world, f"  {group['label']:<20} {size:>12,}  lr {group['base_lr']:.3g}  decay {group['weight_decay']:.3g}")
     engine = start_engine(module, groups, config.engine, config.optim, config.data.lanes // world.size)
-    return Run(config, world, mixture, model, engine, rates, run_dir, store)
+    updates = Updates(rates, config.schedule, mixture.steps_per_epoch, config.optim.step_per_stream)
+    return Run(config, world, mixture, model, engine, rates, updates, run_dir, store)
+
+
+def loss_weights(rates: dict[str, StreamRate], config: TrainConfig) -> dict[str, float]:
+    """Return the factor of each stream's loss; where every stream has an update at its own rate, all are 1."""
+    if config.optim.step_per_stream:
+        return dict.fromkeys(rates, 1.0)
+    return stream_weights(rates, config.data.batches == "homogeneous")
 
 
 def build_hooks(config: TrainConfig) -> list[Hook]:

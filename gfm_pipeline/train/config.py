@@ -26,6 +26,12 @@ class OptimConfig(StrictModel):
     """Largest norm of the gradient over all parameters, experts included."""
     scale_lr: bool = False
     """Multiply every stream's lr by its images per step / 512 (SimMIM's linear rule)."""
+    step_per_stream: bool = False
+    """The literal reading of a learning rate per stream, for ablation: an update for each stream of a batch in turn,
+    all parameters at that stream's rate. Why not: Adam divides by the size of recent gradients, so the momentum of one
+    stream goes on moving the shared encoder at the rate of the next, and an intended 10 : 2.5 : 1 comes out near
+    1 : 1 : 1; and a step costs an update for each stream. The default sees all streams in one update, at rates that
+    mean what they say (train/optim.py)."""
 
 
 class ScheduleConfig(StrictModel):

@@ -85,9 +85,12 @@ class Training:
 
     def _step(self, lanes: tuple[HeterogeneousBatch, ...], step: int) -> StepResult:
         run = self._run
-        for group in run.engine.optimizer.param_groups:
-            group["lr"] = learning_rate(group["base_lr"], step, run.config.schedule, run.mixture.steps_per_epoch)
-        return train_step(run.engine, lanes, run.model, run.world, run.config.seed, self._judge)
+        return run.updates.take(
+            lanes,
+            step,
+            run.engine.optimizer.param_groups,
+            lambda some: train_step(run.engine, some, run.model, run.world, run.config.seed, self._judge),
+        )
 
     def _judge(self, own_loss: float) -> float:
         """Agree with all ranks on the loss and on whether to stop; return the limit for the gradient's norm."""

@@ -42,9 +42,12 @@ def effective_rates(
     }
 
 
-def stream_weights(rates: Mapping[str, StreamRate]) -> dict[str, float]:
-    """Return each stream's share in the total loss: proportional to its learning rate, adding up to 1."""
-    total = sum(rate.lr for rate in rates.values())
+def stream_weights(rates: Mapping[str, StreamRate], homogeneous: bool = False) -> dict[str, float]:
+    """Return the factor of each stream's loss, in proportion to its learning rate.
+
+    They add up to 1; in homogeneous batches, where a loss has but one stream, the largest is 1.
+    """
+    total = (max if homogeneous else sum)(rate.lr for rate in rates.values())
     return {name: rate.lr / total for name, rate in rates.items()}
 
 
@@ -61,8 +64,9 @@ def sensor_owners(rates: Mapping[str, StreamRate]) -> dict[str, str]:
 def parameter_groups(model: MsGFM, rates: Mapping[str, StreamRate], config: OptimConfig) -> list[dict[str, Any]]:
     """Return AdamW groups such that every trainable parameter is in exactly one.
 
-    Each group has `params`, `lr`, `base_lr`, `weight_decay`, `label`, and the `name` (and `moe`) that DeepSpeed
-    requires: a distinct one for dense groups, that of the expert process group for experts.
+    Each group has `params`, `lr`, `base_lr`, `weight_decay`, `label`, `sensors` (those that it belongs to; None: shared
+    by all), and the `name` (and `moe`) that DeepSpeed requires: a distinct one for dense groups, that of the expert
+    process group for experts.
     """
     owners = sensor_owners(rates)
     trunk_lr = max(rate.lr for rate in rates.values())
@@ -83,6 +87,7 @@ def parameter_groups(model: MsGFM, rates: Mapping[str, StreamRate], config: Opti
                 "base_lr": lr,
                 "weight_decay": config.weight_decay if decay == "decay" else 0.0,
                 "label": label,
+                "sensors": tuple(s for s, stream in owners.items() if stream == owner) if owner in rates else None,
                 "name": label,
             }
             if owner == EXPERTS and hasattr(parameter, "group_name"):

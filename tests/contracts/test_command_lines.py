@@ -13,7 +13,7 @@ from shard_builder.cli import shard_builder
 # Configuration is --config and --set; an option for a field would be one of a hundred. Extend this list with care.
 LAUNCH = {"--config", "--set", "--env", "--cpu", "--print"}
 OPTIONS = {
-    "gfm config show": {"--config", "--set"},
+    "gfm config show": {"--config", "--set", "--model"},
     "gfm config check": {"--config", "--set", "--world", "--per-node"},
     "gfm doctor": {"--config", "--set", "--nodes", "--per-node", "--json"},
     "gfm data bench": {"--set", "--out", "--json"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from gfm_pipeline.storage import open_store
 from shard_builder.cli import COMMANDS, shard_builder
 from shard_builder.config import BuildConfig, resolve_sensors
 from shard_builder.source import make_source
-from tests.conftest import ROOT
+from tests.conftest import BIN, ROOT
 from tests.contracts.test_sources import digests
 
 
@@ -71,3 +72,64 @@ def test_links_lead_somewhere(page: str) -> None:
 def test_every_build_configuration_is_one(path: Path) -> None:
     source = make_source(config := load_config(path, BuildConfig))
     resolve_sensors(config, source.sensors)
+
+
+def write_yaml(page: str, folder: Path) -> None:
+    """Write the configurations of a page under the names that their first lines give."""
+    for language, text in blocks(page):
+        if language == "yaml":
+            (folder / text.splitlines()[0].removeprefix("# ")).write_text(text)
+
+
+def test_add_a_sensor_from_nothing_to_a_trained_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    for folder in ("configs", "launch"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    (python,) = (text for language, text in blocks("add-a-sensor.md") if language == "python")
+    subprocess.run([sys.executable, "-c", python], check=True)
+    write_yaml("add-a-sensor.md", tmp_path)
+    printed = {}
+    for language, text in blocks("add-a-sensor.md"):
+        for command in text.splitlines() if language == "bash" else ():
+            program, *arguments = command.split()
+            path = sys.executable if program == "python" else BIN / program
+            done = subprocess.run([path, *arguments], capture_output=True, text=True, check=False, timeout=250)
+            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+            printed[command] = done.stdout
+    assert "fields/decay" in printed["gfm config show --config thermal.yaml --model"]
+    rows = [json.loads(line) for line in (tmp_path / "runs/thermal/metrics.jsonl").read_text().splitlines()]
+    directions = {direction for row in rows for direction in row["streams"]["fields"]["losses"]}
+    assert directions == {"rgb->rgb", "rgb->thermal", "thermal->rgb", "thermal->thermal"}
+    assert (tmp_path / "pictures" / "fields-thermal-to-rgb.png").is_file()
+
+
+def test_add_an_objective_as_the_page_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from gfm_pipeline.models.step_view import StepView
+    from gfm_pipeline.objectives.objective import OBJECTIVES
+    from gfm_pipeline.train.config import TrainConfig
+    from tests.make_batch import build_one, make_batch, tiny_model
+
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    write_yaml("add-an-objective.md", tmp_path)
+    known = set(OBJECTIVES.names())
+    assert known == {
+        name for name in re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/add-an-objective.md").read_text(), re.M)
+    }
+    (python,) = (text for language, text in blocks("add-an-objective.md") if language == "python")
+    monkeypatch.setattr(OBJECTIVES, "_parts", dict(OBJECTIVES._parts))
+    exec(compile(python, "agreement.py", "exec", dont_inherit=True), {"__name__": "agreement"})
+    config = load_config(tmp_path / "agree.yaml", TrainConfig)
+    assert config.objectives["agreement"] == {"weight": 0.1, "width": 32}
+    assert "cross_sensor_mim" in config.objectives
+    load_config(tmp_path / "distil.yaml", TrainConfig)
+    streams = {"places": ["s1", "s2", "rgb"], "photos": ["rgb"]}
+    model = tiny_model(streams)
+    objective = build_one("agreement", config.objectives["agreement"], model, streams)
+    losses = objective(StepView(model), make_batch(streams), torch.Generator())
+    assert 0 < losses.streams["places"].item() < 2
+    assert losses.streams["photos"].item() == 0
+    losses.streams["places"].backward()
+    assert model.objectives["agreement"].weight.grad.any()  # type: ignore[operator, union-attr]
