@@ -29,12 +29,16 @@ class _File:
     def __init__(self, path: Path) -> None:
         self.descriptor = -1
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        size = self.size()
-        self.map = mmap.mmap(self.descriptor, size, access=mmap.ACCESS_READ) if size else b""
+        size = os.fstat(self.descriptor).st_size
+        self.map = mmap.mmap(self.descriptor, size, access=mmap.ACCESS_READ) if size else None
 
-    def size(self) -> int:
-        """Return the length of the file as it is now."""
-        return os.fstat(self.descriptor).st_size
+    def view(self, start: int, length: int) -> memoryview | None:
+        """Return bytes of the map; None when the file has fewer, now or when it was mapped."""
+        if self.map is None:
+            return None
+        # The map's own size() asks the system without giving up Python's lock, which would take longer to get back.
+        within = start + length <= min(len(self.map), self.map.size())
+        return memoryview(self.map)[start : start + length] if within else None
 
     def __del__(self) -> None:
         if self.descriptor >= 0:
@@ -56,9 +60,9 @@ class LocalShards:
         """
         try:
             file = self._open(path)
-            end = min(start + length, file.size())
-            if self._mapped and end <= len(file.map):
-                return memoryview(file.map)[start:end]
+            view = file.view(start, length) if self._mapped else None
+            if view is not None:
+                return view
             target, done = scratch.take(name, length).data, 0
             while done < length:
                 got = os.preadv(file.descriptor, [target[done:]], start + done)

@@ -42,9 +42,12 @@ class Rows:
     skipped: list[int] = field(default_factory=list)
     pixels: dict[str, NDArray[Any]] = field(init=False)
     """The memory of `images`."""
+    hidden: dict[str, NDArray[np.bool_]] = field(init=False)
+    """The memory of `masks`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pixels", {sensor: image.numpy() for sensor, image in self.images.items()})
+        object.__setattr__(self, "hidden", {sensor: mask.numpy() for sensor, mask in self.masks.items()})
 
     def blank(self, row: int) -> None:
         """Fill row `row` with the mean of every band and hide nothing: it has no sample and counts in no loss."""
@@ -94,7 +97,7 @@ class Preparer:
         crop = draw_crop(self._augment, sizes, self._image_px, *name, _CROP)
         for sensor, raster in rasters.items():
             mask = draw_mask(self._side, self._hidden, *name, self._mask_name[sensor])
-            rows.masks[sensor].numpy()[row] = mask
+            rows.hidden[sensor][row] = mask
             down, across = crop.box(raster.shape[1], raster.shape[2])
             self._write(sensor, raster[:, down, across], crop.flip, rows.pixels[sensor][row], watch)
 

@@ -26,6 +26,8 @@ class DataBenchConfig(StrictModel):
     """Runs of each contender; medians are printed."""
     contenders: tuple[str, ...] | None = None
     """Names of those to run; None: all that are installed."""
+    sensors: tuple[str, ...] | None = None
+    """Of the collections; None: all images."""
     alone: str | None = None
     """A sensor that is also measured by itself; None: the first by name, of collections with several."""
     encodings: tuple[Literal["blosc2", "npy", "tif", "jxl"], ...] = ("blosc2", "npy")

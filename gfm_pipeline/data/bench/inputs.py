@@ -45,7 +45,7 @@ def works(urls: list[str], folder: Path, config: DataBenchConfig) -> list[Work]:
     """Return what is to be measured: all sensors of each collection, and one by itself of the first with several."""
     found: list[Work] = []
     for number, url in enumerate(urls):
-        sensors, encoding, count = describe(url)
+        sensors, encoding, count = describe(url, config.sensors)
         work = Work(
             url=url,
             encoding=encoding,

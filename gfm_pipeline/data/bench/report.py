@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from gfm_pipeline.data.bench.measure import Timing
 from gfm_pipeline.data.bench.race import Score
 from gfm_pipeline.data.bench.work import Work
 
@@ -49,12 +50,15 @@ def _table(work: Work, scores: list[Score]) -> Iterator[str]:
 def _stages(scores: list[Score]) -> Iterator[str]:
     for score in scores:
         if score.contender == "ours" and score.runs:
-            names = score.runs[0].stages
-            parts = {name: score.median(lambda t, name=name: t.stages[name]) for name in names}  # type: ignore[misc]
-            waited = parts.pop("wait")
-            total = sum(parts.values()) or 1.0
-            shares = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in parts.items())
+            medians = {name: score.median(_stage(name)) for name in score.runs[0].stages}
+            waited = medians.pop("wait")
+            total = sum(medians.values()) or 1.0
+            shares = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in medians.items())
             yield f"  time of our threads: {shares}; the consumer waited {waited:.2f} s"
+
+
+def _stage(name: str) -> Callable[[Timing], float]:
+    return lambda timing: timing.stages[name]
 
 
 def as_json(scores: Sequence[Score]) -> dict[str, Any]:
