@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 PART_BYTES = 8 * 2**20
 """Of one request at most: a client's timeout covers a whole body, and a part that failed costs no more than this."""
-GAP_BYTES = 4096
-"""Ranges that lie no further apart are read as one: the bytes between cost less than a request."""
 
 
 class ByteRange(NamedTuple):
@@ -23,13 +21,14 @@ class ByteRange(NamedTuple):
         return self.start + self.length
 
 
-def coalesce(ranges: Sequence[tuple[int, int]], gap: int = GAP_BYTES) -> list[ByteRange]:
-    """Return sorted ranges that cover all of `ranges`, (start, length), and no gap between them of more than `gap`."""
+def coalesce(ranges: Sequence[tuple[int, int]]) -> list[ByteRange]:
+    """Return sorted ranges that cover all of `ranges`, (start, length), and nothing else: what lies between them is
+    not wanted, be it another sensor's pixels."""
     runs: list[ByteRange] = []
     for start, length in sorted(ranges):
         if length <= 0:
             continue
-        if runs and start <= runs[-1].end + gap:
+        if runs and start <= runs[-1].end:
             first = runs[-1].start
             runs[-1] = ByteRange(first, max(runs[-1].end, start + length) - first)
         else:

@@ -82,3 +82,9 @@ def test_jpeg_originals_decode_and_are_never_made() -> None:
 def test_an_unknown_codec_names_the_known() -> None:
     with pytest.raises(ShardError, match="Did you mean 'blosc2'"):
         encode(np.zeros((1, 1, 1)), "blosc")
+
+
+@pytest.mark.parametrize("extension", ["pickle", "pkl", "pyd", "pth"])
+def test_members_that_would_be_unpickled_have_no_codec(extension: str) -> None:
+    with pytest.raises(ShardError, match=f"no codec for members of type '{extension}'"):
+        decode(b"cos\nsystem\n(S'false'\ntR.", extension, "uint8", (1, 2, 2))

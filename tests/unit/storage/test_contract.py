@@ -36,6 +36,17 @@ def test_objects_come_back_whole_and_in_ranges(store: Store) -> None:
     assert store.get("a/empty") == b""
 
 
+def test_ranges_come_together(store: Store) -> None:
+    big = DATA * 60  # 18 MB: more than two parts
+    store.put("big", big)
+    ranges = [(17_000_000, 1000), (5, 10), (15, 5), (0, 17_500_000), (3, 0), (len(big) - 7, 7), (len(big) - 2, 10)]
+    expected = [big[start : start + length] for start, length in ranges]
+    assert [bytes(data) for data in store.get_ranges("big", ranges)] == expected
+    assert store.get("big") == big
+    store.forget("big", 0, 10)
+    assert store.get_range("big", 0, 10) == big[:10]
+
+
 def test_a_folder_is_listed(store: Store) -> None:
     for name in ("b/2.bin", "b/1.bin", "a.bin", "b/c/3.bin", "ü x.bin", "b/.tmp-9"):
         store.put(name, name.encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,31 @@ def test_a_read_survives_faults(fault: str, proxy: FaultyProxy) -> None:
     proxy.faults = [fault]
     assert store.get_range("x", 10, 1000) == DATA[10:1010]
     assert not proxy.faults
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_read_goes_on_at_the_byte_where_it_broke(proxy: FaultyProxy) -> None:
+    store = open_store(f"s3://bucket/{uuid.uuid4().hex}")
+    data = DATA * 3
+    store.put("x", data)
+    proxy.faults = ["cut"]
+    assert store.get_range("x", 100, len(data) - 100) == data[100:]
+    first, second = (one.range for one in proxy.passed if one.method == "GET" and one.path.endswith("/x"))
+    assert first == (100, len(data) - 100)
+    assert second is not None
+    assert second[0] + second[1] == len(data)
+    assert second[1] < len(data) / 2  # three quarters came before the cut, of which less than 256 KiB are lost
+    assert store.counters.read().retries == 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_read_that_is_to_be_repeated_can_be_stopped(proxy: FaultyProxy) -> None:
+    store = open_store("s3://bucket/stopped")
+    proxy.draw = lambda path: "503"
+    stop = threading.Event()
+    threading.Timer(0.2, stop.set).start()
+    with pytest.raises(StorageError, match="stopped while a failed request was to be repeated"):
+        store.get_ranges("x", [(0, 10), (20, 10)], stop)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -109,6 +135,19 @@ def test_a_web_server_is_read_and_not_written(tmp_path: Path) -> None:
                 write()
         with pytest.raises(StorageError, match="a web server tells no names"):
             store.names()
+
+
+def test_a_child_that_was_forked_too_late_is_told(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(DATA)
+    code = (
+        "import os, sys\nfrom gfm_pipeline.storage import open_store\nstore = open_store(sys.argv[1])\nstore.get('x')\n"
+        "if os.fork() == 0:\n    try:\n        store.get('x')\n    except OSError as error:\n        print(error)\n"
+        "else:\n    os.wait()\n"
+    )
+    with web_server(tmp_path) as url:
+        words = [sys.executable, "-c", code, url]
+        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
+    assert "Start workers by spawn or forkserver" in done.stdout
 
 
 def test_local_work_needs_no_client() -> None:
