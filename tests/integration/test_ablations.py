@@ -22,6 +22,9 @@ from tests.make_collection import make_collection, random_samples
 
 CONFIGS = sorted((ROOT / "configs" / "pretrain").glob("*_base.yaml"))
 CONFIGS += sorted((ROOT / "configs" / "pretrain" / "ablations").glob("*.yaml"))
+# One of each kind in every run of the tests, the others by name: -m slow.
+OFTEN = ("xgeo_base", "homogeneous", "step_per_stream", "dense_no_cross", "reconstruct_clip", "from_imagenet")
+CASES = [pytest.param(path, id=path.stem, marks=() if path.stem in OFTEN else pytest.mark.slow) for path in CONFIGS]
 STEPS = 3
 SMALL = [
     "data.image_px=64",
@@ -77,7 +80,7 @@ def shrunk(path: Path, shards: Path, weights: Path) -> TrainConfig:
     return load_config(path, TrainConfig, [*SMALL, *small])
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CASES)
 def test_a_configuration_takes_three_steps(
     path: Path, shards: Path, weights: Path, world: World, tmp_path: Path
 ) -> None:
