@@ -18,7 +18,8 @@ class FilterConfig(StrictModel):
 
     region: tuple[float, float, float, float] | str | None = None
     """(west, south, east, north) in degrees, or the path or URL of a GeoJSON file with polygons. Samples whose
-    footprint touches it; none without a footprint. A west beyond the east crosses 180 degrees."""
+    footprint touches it; none without a footprint. A west beyond the east crosses 180 degrees; a polygon that does is
+    split there, as RFC 7946 wants it, or drawn beyond it (170 to 190)."""
     since: str | None = Field(default=None, pattern=f"^{_DATE}$")
     """First date, as 2019, 2019-06 or 2019-06-30; samples with any date in the range, none without dates."""
     until: str | None = Field(default=None, pattern=f"^{_DATE}$")
@@ -103,6 +104,17 @@ class MaskConfig(StrictModel):
     """Share of hidden cells: ceil(ratio * number of cells) of them."""
 
 
+class TimeConfig(StrictModel):
+    """How many dates of a sensor's series [T,C,H,W] go into a batch."""
+
+    frames: int = Field(gt=0)
+    """Dates of a sample; images are [B,frames,C,H,W], and [B,C,H,W] for one frame. Of a longer series so many are
+    drawn anew in each pass, in the order of time."""
+    short: Literal["pad", "repeat"] = "pad"
+    """A series with fewer dates. pad: blank images at the end, which the batch's `times` tell apart. repeat: dates are
+    taken more than once, evenly, so that nothing is blank."""
+
+
 class BandStatistics(StrictModel):
     """Statistics given by hand, in the order of the sensor's bands and in its units."""
 
@@ -143,6 +155,12 @@ class DataConfig(StrictModel):
     homogeneous batches all streams end together: "longest" is one pass over each, and "shortest" is refused."""
     augment: AugmentConfig = AugmentConfig()
     mask: MaskConfig = MaskConfig()
+    time: dict[str, TimeConfig] = {}
+    """By sensor that comes as a series of dates, how many of them to take. All dates of a sample have one crop and one
+    mask. msGFM takes single images: frames must be 1."""
+    carry: tuple[Literal["dates", "footprint"], ...] = ()
+    """What else a batch tells of its samples, read from their json members: the days of each image, and where the
+    sample lies. Costs the bytes of those members, some hundred per sample."""
     statistics: dict[str, BandStatistics] = {}
     """Per sensor, overrides of the mean and standard deviation measured in the manifests."""
     on_error: Literal["fail", "skip"] = "fail"

@@ -14,6 +14,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+from gfm_pipeline.data.config import DataConfig
+from gfm_pipeline.data.mixture import Mixture
 from gfm_pipeline.errors import ConfigError, GfmError
 
 S = TypeVar("S")
@@ -159,3 +161,18 @@ def windows_fit(needed: dict[str, int], limit: int) -> None:
             f"data.buffer_mb allows {limit / 2**20:.0f}. Set data.buffer_mb to at least {-(-total // 2**20)}, or "
             "data.chunk_samples, data.window_chunks or data.lanes lower, or start more ranks."
         )
+
+
+def window_bytes(mixture: Mixture, config: DataConfig, lanes: int) -> dict[str, int]:
+    """Return by stream what `lanes` windows of its remote shards hold at most, by the manifests' sizes."""
+    needed: dict[str, int] = {}
+    for name, stream in mixture.streams.items():
+        per_sample = [
+            shard.entry.bytes / max(1, shard.entry.samples)
+            for shard in stream.shards
+            if shard.store.local_path("") is None
+        ]
+        if per_sample:
+            samples = min(config.chunk_samples * config.window_chunks * lanes, stream.num_samples)
+            needed[name] = int(samples * max(per_sample))
+    return needed

@@ -14,18 +14,19 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any
 
 import torch
+from torch.utils.data import get_worker_info
 
 from gfm_pipeline.data.batch import HeterogeneousBatch, StreamBatch
 from gfm_pipeline.data.buffers import BufferPool
 from gfm_pipeline.data.config import DataConfig
 from gfm_pipeline.data.counts import LoaderCounts, store_counts
-from gfm_pipeline.data.fetch import Fetcher, windows_fit
+from gfm_pipeline.data.fetch import Fetcher, window_bytes, windows_fit
 from gfm_pipeline.data.mixture import Mixture, make_plan
 from gfm_pipeline.data.pace import Pace
 from gfm_pipeline.data.prepare import Preparer, Rows
@@ -51,25 +52,33 @@ class Loader:
     """
 
     def __init__(
-        self, mixture: Mixture, config: DataConfig, seed: int, rank: int, world: int, start_step: int = 0
+        self,
+        mixture: Mixture,
+        config: DataConfig,
+        seed: int,
+        rank: int,
+        world: int,
+        start_step: int = 0,
+        lanes: Sequence[int] | None = None,
     ) -> None:
-        """Raise PlanError for a world size that does not divide the lanes or a stream smaller than the lanes.
+        """Serve the lanes of `rank`, or those `lanes` of them.
 
-        Raises ConfigError when the shuffle windows of remote streams do not fit in `data.buffer_mb`.
+        Raises PlanError for a world size that does not divide the lanes or a stream smaller than the lanes, and
+        ConfigError when the shuffle windows of remote streams do not fit in `data.buffer_mb`.
         """
         if start_step < 0:
             raise ValueError(f"start_step is {start_step}, expected 0 or more")
         self.plan = make_plan(mixture, config, seed)
-        self.lanes = self.plan.rank_lanes(rank, world)
+        self.lanes = self.plan.rank_lanes(rank, world) if lanes is None else lanes
         self.wait_seconds = 0.0
         """Time the consumer has spent waiting for batches."""
         self._stream_wait_s = dict.fromkeys(mixture.streams, 0.0)
         self.skipped: list[Skipped] = []
         """What was left out so far, a few steps ahead of the batches; only ever grows, under `on_error: skip`."""
         self._mixture, self._config = mixture, config
-        windows_fit(_window_bytes(mixture, config, len(self.lanes)), config.buffer_mb * 2**20)
+        windows_fit(window_bytes(mixture, config, len(self.lanes)), config.buffer_mb * 2**20)
         self._fetcher, self._readers = self._open_readers(start_step)
-        buffers = BufferPool(pinned=torch.cuda.is_available())
+        buffers = BufferPool(pinned=torch.cuda.is_available() and get_worker_info() is None)
         self._preparers = {
             name: Preparer(stream, mixture, config, seed, buffers) for name, stream in mixture.streams.items()
         }
@@ -167,9 +176,11 @@ class Loader:
 
     def _open_readers(self, first_step: int) -> tuple[Fetcher[Fetched], dict[str, StreamReader]]:
         fetcher = Fetcher[Fetched](self._config.requests, self._config.buffer_mb * 2**20)
-        sensors = self._mixture.sensors
+        sensors, series, records = self._mixture.sensors, self._config.time, bool(self._config.carry)
         readers = {
-            name: StreamReader(stream, sensors, self.plan.position(name, first_step), fetcher, self._config.map_local)
+            name: StreamReader(
+                stream, sensors, self.plan.position(name, first_step), fetcher, self._config.map_local, series, records
+            )
             for name, stream in self._mixture.streams.items()
         }
         return fetcher, readers
@@ -180,13 +191,8 @@ class Loader:
         first = self._step + len(self._under_way)
         target = self._step + self._steps_ahead + max(beyond.values())
         for step in range(first + len(self._planned), target):
-            self._planned.append(
-                [
-                    Part(lane, name, self.plan.take(name, lane, step))
-                    for lane in self.lanes
-                    for name in self.plan.streams_at(step)
-                ]
-            )
+            turns = [(lane, name) for lane in self.lanes for name in self.plan.streams_at(step)]
+            self._planned.append([Part(lane, name, self.plan.take(name, lane, step)) for lane, name in turns])
         for name, reader in self._readers.items():
             until = self._step + self._steps_ahead + beyond[name]
             for step in range(max(self._announced[name], first), until):
@@ -223,7 +229,7 @@ class Loader:
                 _log.warning("step %d leaves out sample %s of stream %s: %s", step, key, part.stream, error)
                 rows.blank(row)
             else:
-                preparer.fill(rows, row, pick, sample.rasters, reader.watch)
+                preparer.fill(rows, row, pick, sample, reader.watch)
             keys.append(key)
         return Done(keys, time.perf_counter())
 
@@ -255,18 +261,3 @@ class Loader:
         for batch in batches:
             by_lane[batch.part.lane][batch.part.stream] = batch.result()
         return tuple(HeterogeneousBatch(step, lane, streams) for lane, streams in by_lane.items())
-
-
-def _window_bytes(mixture: Mixture, config: DataConfig, lanes: int) -> dict[str, int]:
-    """Return by stream what `lanes` windows of its remote shards hold at most, by the manifests' sizes."""
-    needed: dict[str, int] = {}
-    for name, stream in mixture.streams.items():
-        per_sample = [
-            shard.entry.bytes / max(1, shard.entry.samples)
-            for shard in stream.shards
-            if shard.store.local_path("") is None
-        ]
-        if per_sample:
-            samples = min(config.chunk_samples * config.window_chunks * lanes, stream.num_samples)
-            needed[name] = int(samples * max(per_sample))
-    return needed

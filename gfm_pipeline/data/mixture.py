@@ -17,7 +17,7 @@ from gfm_pipeline.data.config import DataConfig
 from gfm_pipeline.data.normalize import Normalisation, resolve_normalisation
 from gfm_pipeline.data.plan import Plan, PlannedStream, Sizes, epoch_steps
 from gfm_pipeline.data.sub_batch import StreamSize, samples_per_step
-from gfm_pipeline.errors import ConfigError
+from gfm_pipeline.errors import ConfigError, nearest
 from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.shards.manifest import load_manifest
 from gfm_pipeline.storage import open_store
@@ -94,6 +94,9 @@ def open_mixture(config: DataConfig) -> Mixture:
     distinct = {collection.digest: collection for collection in opened.values()}
     used = dict.fromkeys(sensor for stream in streams.values() for sensor in stream.sensors)
     sensors = {name: _agreed_spec(name, distinct.values()) for name in used}
+    for name in config.time:
+        if name not in sensors:
+            raise ConfigError(f"data.time.{name}: no stream uses this sensor. {nearest(name, sensors)}")
     normalisation = resolve_normalisation(sensors, [c.manifest for c in distinct.values()], config.statistics)
     described = {
         "streams": [[s.name, s.sensors, s.samples_per_step, s.digest] for s in streams.values()],

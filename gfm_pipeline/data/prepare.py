@@ -7,7 +7,7 @@ no resizing goes from the decoded raster to its row in one pass, normalised on t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,10 +19,12 @@ from gfm_pipeline.data.augment import draw_crop
 from gfm_pipeline.data.batch import StreamBatch
 from gfm_pipeline.data.buffers import BufferPool
 from gfm_pipeline.data.config import DataConfig
+from gfm_pipeline.data.frames import NO_DAY, bounds_of, days_of, draw_frames
 from gfm_pipeline.data.masking import draw_mask, mask_grid
 from gfm_pipeline.data.mixture import Mixture, Stream
 from gfm_pipeline.data.normalize import unmeasured
 from gfm_pipeline.data.plan import Pick
+from gfm_pipeline.data.reader import SamplePixels
 from gfm_pipeline.data.resize import resize_into
 from gfm_pipeline.data.scratch import Scratch
 from gfm_pipeline.data.seeding import stable_id
@@ -39,6 +41,9 @@ class Rows:
 
     images: dict[str, torch.Tensor]
     masks: dict[str, torch.Tensor]
+    times: dict[str, torch.Tensor]
+    days: dict[str, torch.Tensor]
+    bounds: torch.Tensor | None
     skipped: list[int] = field(default_factory=list)
     pixels: dict[str, NDArray[Any]] = field(init=False)
     """The memory of `images`."""
@@ -51,14 +56,21 @@ class Rows:
 
     def blank(self, row: int) -> None:
         """Fill row `row` with the mean of every band and hide nothing: it has no sample and counts in no loss."""
-        for tensor in (*self.images.values(), *self.masks.values()):
+        for tensor in (*self.images.values(), *self.masks.values(), *self.times.values()):
             tensor[row] = 0
+        for days in self.days.values():
+            days[row] = NO_DAY
+        if self.bounds is not None:
+            self.bounds[row] = torch.nan
         self.skipped.append(row)
 
     def finished(self, keys: Sequence[str], picks: Sequence[Pick]) -> StreamBatch:
         """Return the filled sub-batch."""
         passes = tuple(pick.window.pass_index for pick in picks)
-        return StreamBatch(self.images, self.masks, tuple(keys), passes, tuple(sorted(self.skipped)))
+        skipped = tuple(sorted(self.skipped))
+        return StreamBatch(
+            self.images, self.masks, tuple(keys), passes, skipped, times=self.times, days=self.days, bounds=self.bounds
+        )
 
 
 class Preparer:
@@ -73,6 +85,9 @@ class Preparer:
         self._stored = config.pixels == "stored"
         self._side, self._hidden = mask_grid(config.mask, config.image_px)
         self._name = (seed, stable_id(stream.name))
+        self._time = {sensor: config.time[sensor] for sensor in stream.sensors if sensor in config.time}
+        self._carry = config.carry
+        self._frames_name = {sensor: stable_id(f"frames/{sensor}") for sensor in stream.sensors}
         self._mask_name = {sensor: stable_id(f"mask/{sensor}") for sensor in stream.sensors}
         self._specs = {sensor: mixture.sensors[sensor] for sensor in stream.sensors}
         self._statistics = {sensor: mixture.normalisation[sensor].columns() for sensor in stream.sensors}
@@ -82,24 +97,50 @@ class Preparer:
     def new_rows(self) -> Rows:
         """Return tensors for one sub-batch; their content is undefined until every row is filled."""
         count, px, side, take = self._stream.samples_per_step, self._image_px, self._side, self._buffers.take
+        dtypes = {sensor: np.dtype(s.dtype if self._stored else np.float32) for sensor, s in self._specs.items()}
+        frames = {sensor: self._time[sensor].frames if sensor in self._time else 1 for sensor in self._specs}
+        images = {}
+        for sensor, spec in self._specs.items():
+            dates = (frames[sensor],) if frames[sensor] > 1 else ()
+            images[sensor] = take((count, *dates, len(spec.bands), px, px), dtypes[sensor])
+        dated = frames if "dates" in self._carry else {}
         return Rows(
-            images={
-                sensor: take((count, len(spec.bands), px, px), np.dtype(spec.dtype if self._stored else np.float32))
-                for sensor, spec in self._specs.items()
-            },
-            masks={sensor: take((count, side, side), np.dtype(np.bool_)) for sensor in self._specs},
+            images=images,
+            masks={sensor: take((count, side, side), np.bool_) for sensor in self._specs},
+            times={sensor: take((count, number), np.bool_) for sensor, number in frames.items() if number > 1},
+            days={sensor: take((count, number), np.int64) for sensor, number in dated.items()},
+            bounds=take((count, 4), np.float64) if "footprint" in self._carry else None,
         )
 
-    def fill(self, rows: Rows, row: int, pick: Pick, rasters: Mapping[str, Raster], watch: Stopwatch) -> None:
-        """Write the sample `pick` with its `rasters` [C,H,W] to row `row`."""
+    def fill(self, rows: Rows, row: int, pick: Pick, sample: SamplePixels, watch: Stopwatch) -> None:
+        """Write `sample`, which is `pick`, to row `row`; raise ShardError when its record contradicts its rasters."""
         name = (*self._name, pick.window.pass_index, pick.number)
-        sizes = [(raster.shape[1], raster.shape[2]) for raster in rasters.values()]
+        sizes = [raster.shape[-2:] for raster in sample.rasters.values()]
         crop = draw_crop(self._augment, sizes, self._image_px, *name, _CROP)
-        for sensor, raster in rasters.items():
+        for sensor, raster in sample.rasters.items():
             mask = draw_mask(self._side, self._hidden, *name, self._mask_name[sensor])
             rows.hidden[sensor][row] = mask
-            down, across = crop.box(raster.shape[1], raster.shape[2])
-            self._write(sensor, raster[:, down, across], crop.flip, rows.pixels[sensor][row], watch)
+            series = raster if raster.ndim == 4 else raster[None]  # [T,C,H,W]
+            frames = self._draw_frames(sensor, len(series), *name)
+            out = rows.pixels[sensor][row] if sensor in rows.times else rows.pixels[sensor][row, None]
+            down, across = crop.box(*series.shape[-2:])
+            for place, frame in enumerate(frames):
+                self._write(sensor, series[frame][:, down, across], crop.flip, out[place], watch)
+            out[len(frames) :] = 0
+            if sensor in rows.times:
+                rows.times[sensor].numpy()[row] = np.arange(len(out)) < len(frames)
+            if sensor in rows.days:
+                days = rows.days[sensor].numpy()[row]
+                days[...] = NO_DAY
+                days[: len(frames)] = _days(sample, sensor, len(series), frames)
+        if rows.bounds is not None:
+            assert sample.record is not None
+            rows.bounds.numpy()[row] = bounds_of(sample.record.footprint)
+
+    def _draw_frames(self, sensor: str, available: int, *name: int) -> NDArray[np.int64]:
+        if sensor not in self._time:
+            return np.zeros(1, dtype=np.int64)  # the reader has refused several
+        return draw_frames(self._time[sensor], available, *name, self._frames_name[sensor])
 
     def _write(self, sensor: str, part: Raster, flip: bool, out: NDArray[Any], watch: Stopwatch) -> None:
         """Bring the crop `part` [C,h,w] to `out` [C,px,px]."""
@@ -134,3 +175,20 @@ class Preparer:
             np.subtract(out, mean, out=out)
             np.divide(out, std, out=out)
         watch.lap("collate")
+
+
+def _days(sample: SamplePixels, sensor: str, available: int, frames: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the days of the chosen dates, NO_DAY where the record tells none; a composite has no day of its own."""
+    assert sample.record is not None
+    dates = sample.record.sensors[sensor].dates
+    if sample.rasters[sensor].ndim == 3 and len(dates) > 1:
+        dates = ()
+    if len(dates) not in (0, available):
+        raise ShardError(
+            f"sample {sample.key}: its record tells {len(dates)} dates of {sensor}, its raster has {available}. Run "
+            "shard-builder verify."
+        )
+    try:
+        return days_of(dates, frames)
+    except ValueError as error:
+        raise ShardError(f"sample {sample.key}: a date of {sensor} is not ISO 8601: {error}.") from error

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -22,14 +22,15 @@ from gfm_pipeline.data.local_shards import LocalShards
 from gfm_pipeline.data.mixture import Stream
 from gfm_pipeline.data.plan import Pick, Window
 from gfm_pipeline.data.scratch import Scratch
-from gfm_pipeline.data.shard_index import Location, Range, ShardIndex, load_shard_index
+from gfm_pipeline.data.shard_index import RECORD, Location, Range, ShardIndex, load_shard_index, misfit
 from gfm_pipeline.data.stages import StageSeconds, Stopwatch
 from gfm_pipeline.errors import ChecksumError, DamageError, GfmError, ShardError
 from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.shards.checksum import crc32
 from gfm_pipeline.shards.codec import Raster
 from gfm_pipeline.shards.manifest import tar_path
-from gfm_pipeline.shards.quantise import decode_member, stored_dtype
+from gfm_pipeline.shards.quantise import decode_member
+from gfm_pipeline.shards.sample import SampleRecord
 
 REFETCHES = 3
 """Further reads after one that brought wrong or too few bytes."""
@@ -53,7 +54,9 @@ class SamplePixels:
 
     key: str
     rasters: dict[str, Raster]
-    """By sensor, [C,H,W] in the sensor's own type and units."""
+    """By sensor, [C,H,W] or a series [T,C,H,W], in the sensor's own type and units."""
+    record: SampleRecord | None = None
+    """What the sample says about itself, when the reader is asked for it."""
 
 
 class StreamReader:
@@ -66,15 +69,19 @@ class StreamReader:
         since: int = 0,
         fetcher: Fetcher[Fetched] | None = None,
         map_local: bool = True,
+        series: Container[str] = (),
+        with_records: bool = False,
     ) -> None:
         """`since` is the position of a lane at which reading begins: what the lanes took before is not fetched.
 
         `fetcher`, which the readers of a loader share, brings the pieces of remote shards. `map_local`: see
-        `local_shards`.
+        `local_shards`. `series` are the sensors that may have several dates. `with_records` reads the json members too.
         """
         self._stream = stream
         self._specs = {sensor: specs[sensor] for sensor in stream.sensors}
         self._since = since
+        self._series = series
+        self._with_records = with_records
         self._lock = threading.Lock()
         self._index = lru_cache(maxsize=INDEXES_KEPT)(self._load_index)
         self._local = LocalShards(map_local)
@@ -114,9 +121,20 @@ class StreamReader:
         scratch = scratch or Scratch()
         index = self._index(pick.shard)
         encoded = self.encoded(pick, scratch)
+        record = encoded.pop(RECORD, None)
         rasters = {sensor: self._decoded(pick, sensor, index, data, scratch) for sensor, data in encoded.items()}
+        told = None if record is None else SampleRecord.model_validate_json(bytes(record))
         self.watch.lap("decode")
-        return SamplePixels(index.keys[pick.sample], rasters)
+        return SamplePixels(index.keys[pick.sample], rasters, told)
+
+    def members(self, pick: Pick) -> dict[str, bytes]:
+        """Return the verified members of a sample, once, under their names without the key: "s1.blosc2", "json"."""
+        index = self._index(pick.shard)
+        found: dict[str, bytes] = {}
+        for sensor, data in sorted(self.encoded(pick).items()):
+            extension = index.columns[sensor].stored[pick.sample].extension
+            found[extension if sensor == RECORD else f"{sensor}.{extension}"] = bytes(data)
+        return found
 
     def encoded(self, pick: Pick, scratch: Scratch | None = None) -> Encoded:
         """Return the verified bytes of a sample's members by sensor, once; as `read` does."""
@@ -134,12 +152,12 @@ class StreamReader:
             )
             members = self._read_sample(pick.shard, pick.sample, index, scratch) if fetched is None else fetched
         self.watch.lap("read")
-        verified = {sensor: self._verified(pick, sensor, index, members[sensor]) for sensor in self._stream.sensors}
+        verified = {sensor: self._verified(pick, sensor, index, members[sensor]) for sensor in index.columns}
         self.watch.lap("checksum")
         return verified
 
     def _load_index(self, shard: int) -> ShardIndex:
-        return load_shard_index(self._stream.shards[shard], self._stream.sensors)
+        return load_shard_index(self._stream.shards[shard], self._stream.sensors, self._with_records)
 
     def _path_of(self, shard: int) -> Path | None:
         ref = self._stream.shards[shard]
@@ -241,12 +259,9 @@ class StreamReader:
     def _decoded(self, pick: Pick, sensor: str, index: ShardIndex, data: memoryview, scratch: Scratch) -> Raster:
         column, spec = index.columns[sensor], self._specs[sensor]
         stored = column.stored[pick.sample]
-        if len(stored.shape) != 3 or stored.shape[0] != len(spec.bands) or stored.dtype != stored_dtype(spec):
+        if complaint := misfit(stored, spec, sensor in self._series):
             where = self._where(pick.shard, pick.sample, sensor, int(column.offset[pick.sample]))
-            raise ShardError(
-                f"{where}: the raster is {stored.dtype}{list(stored.shape)}, expected {stored_dtype(spec)} with "
-                f"{len(spec.bands)} bands [C,H,W]. Leave sensor {sensor} out of data.streams.{self._stream.name}."
-            )
+            raise ShardError(f"{where}: {complaint}")
         try:
             room = partial(scratch.take, sensor)
             return decode_member(data, stored.extension, stored.dtype, stored.shape, spec, room)
@@ -257,7 +272,8 @@ class StreamReader:
     def _where(self, shard: int, sample: int, sensor: str, offset: int) -> str:
         ref = self._stream.shards[shard]
         key = self._index(shard).keys[sample]
-        return f"{ref.store.url}/{tar_path(ref.entry.name)}: sample {key}, sensor {sensor} at byte {offset}"
+        member = "record" if sensor == RECORD else f"sensor {sensor}"
+        return f"{ref.store.url}/{tar_path(ref.entry.name)}: sample {key}, {member} at byte {offset}"
 
     def _pause(self, attempt: int) -> None:
         if not attempt:

@@ -89,7 +89,22 @@ def _region(wanted: FilterConfig) -> shapely.Geometry | None:
         raise ConfigError(f"{wanted.region} is no readable GeoJSON: {error}. Give a polygon in degrees.") from error
     if not shapely.area(region) > 0:
         raise ConfigError(f"{wanted.region} holds no area, expected polygons in longitude and latitude.")
-    return region
+    west, south, east, north = region.bounds
+    if west < -360 or east > 360 or south < -90 or north > 90:
+        raise ConfigError(
+            f"{wanted.region} reaches from {west:g}, {south:g} to {east:g}, {north:g}, expected degrees of "
+            "longitude and latitude. Reproject it to EPSG:4326."
+        )
+    return _wrapped(region) if west < -180 or east > 180 else region
+
+
+def _wrapped(region: shapely.Geometry) -> shapely.Geometry:
+    """Return a region that was drawn beyond 180 degrees, as 170 to 190, between -180 and 180."""
+    turns = []
+    for offset in (-360, 0, 360):
+        part = shapely.intersection(region, shapely.box(offset - 180, -90, offset + 180, 90))
+        turns.append(shapely.transform(part, lambda points, offset=offset: points - [offset, 0]))
+    return shapely.union_all(turns)
 
 
 def _touches(footprints: list[bytes | None], region: shapely.Geometry) -> Booleans:

@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.data.mixture import ShardRef
 from gfm_pipeline.errors import ShardError
-from gfm_pipeline.shards.manifest import load_sidecar
+from gfm_pipeline.sensors import SensorSpec
+from gfm_pipeline.shards.manifest import Member, load_sidecar
+from gfm_pipeline.shards.quantise import stored_dtype
 
 MAX_RANGE_BYTES = 64 * 2**20
 """No more is read at once, to bound the memory of a thread."""
+RECORD = ".json"
+"""Name of the column of the samples' json members, which no sensor can have."""
 _GAP_BYTES = 3 * 512
 """Between two neighbouring members of a tar lie less: padding and a header. An unwanted one between them makes it
 more: two headers and a block of content."""
@@ -111,8 +115,14 @@ class ShardIndex:
         return b.sample - a.sample <= 1 and between[0] == between[1]
 
 
-def load_shard_index(shard: ShardRef, sensors: Sequence[str]) -> ShardIndex:
-    """Read the sidecar of `shard`; raise ShardError when it is damaged or not the one the manifest knows."""
+_STORED_RECORD = Stored("json", "", ())
+
+
+def load_shard_index(shard: ShardRef, sensors: Sequence[str], with_records: bool = False) -> ShardIndex:
+    """Read the sidecar of `shard`; raise ShardError when it is damaged or not the one the manifest knows.
+
+    `with_records` adds the json members to the `sensors`, as the column RECORD.
+    """
     name, where = shard.entry.name, shard.store.url
     sidecar = load_sidecar(shard.store, name, shard.entry.sidecar_sha256)
     if len(sidecar.samples) != shard.entry.samples:
@@ -132,12 +142,34 @@ def load_shard_index(shard: ShardRef, sensors: Sequence[str]) -> ShardIndex:
         except KeyError:
             raise ShardError(f"{where}: a sample of shard {name} has no {sensor}, its sidecar promises one.") from None
         stored = [Stored(member.extension, member.dtype, member.shape) for member in members]
-        columns[sensor] = SensorColumn(
-            offset=np.array([member.offset for member in members], dtype=np.int64),
-            size=np.array([member.size for member in members], dtype=np.int64),
-            crc32=np.array([member.crc32 for member in members], dtype=np.int64),
-            stored=[known.setdefault(entry, entry) for entry in stored],
-        )
+        columns[sensor] = _column(members, [known.setdefault(entry, entry) for entry in stored])
+    if with_records:
+        columns[RECORD] = _column([sample.meta for sample in samples], [_STORED_RECORD] * len(samples))
     unwanted = [m.offset for sample in samples for s, m in sample.sensors.items() if s not in columns]
     unwanted += [m.offset for sample in others for m in sample.sensors.values()]
     return ShardIndex([sample.key for sample in samples], columns, np.sort(np.array(unwanted, dtype=np.int64)))
+
+
+def misfit(stored: Stored, spec: SensorSpec, may_be_series: bool) -> str | None:
+    """Return what is wrong with a raster of the sensor `spec`, and what to do about it; None for nothing."""
+    *dates, bands, _, _ = stored.shape if len(stored.shape) in (3, 4) else (0, 0, 0)
+    if bands != len(spec.bands) or stored.dtype != stored_dtype(spec):
+        return (
+            f"the raster is {stored.dtype}{list(stored.shape)}, expected {stored_dtype(spec)} with {len(spec.bands)} "
+            f"bands [C,H,W]. Leave sensor {spec.name} out of the stream's sensors."
+        )
+    if dates in ([], [1]) or (may_be_series and dates != [0]):
+        return None
+    return (
+        f"the raster is a series of {dates[0]} dates, expected one image. Set data.time.{spec.name}.frames to how many "
+        "dates of each sample to take; 1 draws another one in each pass."
+    )
+
+
+def _column(members: Sequence[Member], stored: list[Stored]) -> SensorColumn:
+    return SensorColumn(
+        offset=np.array([member.offset for member in members], dtype=np.int64),
+        size=np.array([member.size for member in members], dtype=np.int64),
+        crc32=np.array([member.crc32 for member in members], dtype=np.int64),
+        stored=stored,
+    )

@@ -74,7 +74,8 @@ def open_held_out(
         sensor: BandStatistics(mean=training.normalisation[sensor].mean, std=training.normalisation[sensor].std)
         for sensor in config.sensors
     }
-    changes = {"streams": {name: stream}, "augment": _WHOLE_IMAGE, "statistics": statistics}
+    time = {sensor: frames for sensor, frames in data.time.items() if sensor in config.sensors}
+    changes = {"streams": {name: stream}, "augment": _WHOLE_IMAGE, "statistics": statistics, "time": time}
     own = data.model_copy(update=changes)
     mixture = open_mixture(own)
     for sensor in config.sensors:

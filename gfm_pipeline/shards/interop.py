@@ -13,28 +13,32 @@ of jxl. This module imports neither webdataset nor torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from gfm_pipeline.errors import ShardError
+from gfm_pipeline.errors import ShardError, nearest
 from gfm_pipeline.shards.codec import CODECS, decode
 from gfm_pipeline.shards.sample import SampleRecord
 
 
-def decode_sample(sample: Mapping[str, Any]) -> dict[str, Any]:
+def decode_sample(sample: Mapping[str, Any], sensors: Collection[str] | None = None) -> dict[str, Any]:
     """Return a webdataset sample with an array [C,H,W] or [T,C,H,W] under the name of each sensor.
 
-    "json" becomes its record as a dictionary; other entries ("__key__", "__url__") stay. Quantised sensors are
-    restored to float32, NaN where nothing was measured. Raises ShardError for bytes that are not what the record says.
+    `sensors` are those to decode, None means all that the sample has. "json" becomes its record as a dictionary; other
+    entries ("__key__", "__url__") stay. Quantised sensors are restored to float32, NaN where nothing was measured.
+    Raises ShardError for bytes that are not what the record says.
     """
     if "json" not in sample:
         raise ShardError(f"sample {sample.get('__key__')} has no json member: it is not from a shard of ours.")
     record = SampleRecord.model_validate_json(sample["json"])
     decoded = {name: value for name, value in sample.items() if name.rpartition(".")[2] not in CODECS}
     decoded["json"] = json.loads(sample["json"])
-    for sensor, about in record.sensors.items():
+    for sensor in record.sensors if sensors is None else sensors:
+        if sensor not in record.sensors:
+            raise ShardError(f"sample {record.key} has no sensor '{sensor}'. {nearest(sensor, record.sensors)}")
+        about = record.sensors[sensor]
         name = f"{sensor}.{about.codec}"
         if name not in sample:
             raise ShardError(f"sample {record.key} has no member {name}, its record promises one.")

@@ -191,6 +191,12 @@ class TrainConfig(StrictModel):
         encoder, data = self.model.encoder, self.data
         if data.pixels != "normalised":
             raise ValueError(f"data.pixels is {data.pixels}, pretraining needs normalised images")
+        for sensor, time in data.time.items():
+            if time.frames > 1:
+                raise ValueError(
+                    f"data.time.{sensor}.frames is {time.frames}, the model takes images of one date: set it to 1, "
+                    "which draws another date of each sample in each pass"
+                )
         if data.image_px % encoder.stride_px:
             raise ValueError(
                 f"data.image_px {data.image_px} is not a multiple of the encoder's stride, {encoder.stride_px} px "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gfm_pipeline.config import load_config
+from gfm_pipeline.sensors import builtin_sensor
 from gfm_pipeline.shards.manifest import load_manifest
 from gfm_pipeline.storage import open_store
 from shard_builder.cli import COMMANDS, shard_builder
@@ -18,6 +20,7 @@ from shard_builder.config import BuildConfig, resolve_sensors
 from shard_builder.source import make_source
 from tests.conftest import BIN, ROOT
 from tests.contracts.test_sources import digests
+from tests.make_collection import make_collection, random_samples
 
 
 def blocks(page: str) -> list[tuple[str, str]]:
@@ -141,3 +144,17 @@ def test_add_an_objective_as_the_page_does(tmp_path: Path, monkeypatch: pytest.M
     assert losses.streams["photos"].item() == 0
     losses.streams["places"].backward()
     assert model.objectives["agreement"].weight.grad.any()  # type: ignore[operator, union-attr]
+
+
+def test_webdataset_pipelines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    specs = [builtin_sensor("s1"), builtin_sensor("s2")]
+    make_collection(tmp_path / "shards" / "sen12ms", random_samples(specs, 20, side=40), specs, samples_per_shard=7)
+    monkeypatch.chdir(tmp_path)
+    multiprocessing.set_forkserver_preload(["gfm_pipeline.data.tar_samples"])
+    programs = [text for language, text in blocks("webdataset.md") if language == "python"]
+    assert len(programs) == 2
+    for text in programs:
+        exec(compile(text, "webdataset.md", "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out == "20 samples, each once\n"

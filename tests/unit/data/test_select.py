@@ -70,6 +70,22 @@ def test_a_box_across_the_antimeridian(root: Path) -> None:
     assert taken(data_config(root, {"region": (100.0, -90.0, -100.0, 90.0)})) == expected
 
 
+def geojson(path: Path, *corners: tuple[float, float]) -> str:
+    path.write_text(json.dumps({"type": "Polygon", "coordinates": [[*corners, corners[0]]]}))
+    return str(path)
+
+
+def test_a_polygon_may_be_drawn_beyond_180_degrees(root: Path, tmp_path: Path) -> None:
+    corners = [(100, -90), (260, -90), (260, 90), (100, 90)]
+    for shift in (0, -360):
+        region = geojson(tmp_path / "pacific.json", *((east + shift, north) for east, north in corners))
+        expected = taken(data_config(root, {"region": (100.0, -90.0, -100.0, 90.0)}))
+        assert taken(data_config(root, {"region": region})) == expected
+    metres = data_config(root, {"region": geojson(tmp_path / "utm.json", (5e5, 4e6), (6e5, 4e6), (6e5, 5e6))})
+    with pytest.raises(ConfigError, match=r"reaches from 500000, 4e\+06 .* Reproject it to EPSG:4326"):
+        open_mixture(metres)
+
+
 def test_a_polygon_from_a_file(root: Path, tmp_path: Path) -> None:
     corners = [[-150.2, -90], [150, -90], [-150.2, 90], [-150.2, -90]]
     feature = {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [corners]}}
