@@ -7,8 +7,8 @@ storage of each tensor holds an array that exists for this purpose alone; its en
 For copies to a GPU the memory is pinned and comes from torch's own pool of pinned blocks, which follows the same rule
 and also waits for copies under way (it records an event on the stream of each `non_blocking` copy).
 
-Used again, because fresh memory is zeroed by the kernel page by page at first touch: that alone took a third of the
-time of a batch of decoded crops.
+Used again, because fresh memory is zeroed by the kernel page by page at first touch: 0.25 ms a megabyte where this was
+measured, as long as copying the crops into it.
 """
 
 from __future__ import annotations

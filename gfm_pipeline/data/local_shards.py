@@ -3,8 +3,8 @@
 Nothing encoded is held between samples: the system's page cache does that better. The whole chunk is announced to the
 kernel when its first sample is wanted, so a cold disk is read in chunks and ahead.
 
-Maps save the copy out of the page cache, 0.45 ms of the 3.2 ms that a pair of sensors in blosc2 costs a thread, and
-half of what raw arrays cost. Their price: where a read returns an error, a map kills the process with SIGBUS. So the
+Maps save the copy out of the page cache, 0.3 ms of the 3.2 ms that a pair of sensors in blosc2 costs a thread. Their
+price: where a read returns an error, a map kills the process with SIGBUS. So the
 length of the file is looked at before each access, which finds a shard that was cut short; for a network file system
 that may fail in between there is `data.map_local: false`.
 """

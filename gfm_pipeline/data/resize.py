@@ -2,7 +2,7 @@
 
 Each output row is a weighted mean of a few neighbouring input rows, likewise each column. A run of output rows needs
 a short band of input rows, so both passes are products with small dense blocks of the banded weight matrix, which BLAS
-does in vector instructions: with the buffers kept, 0.3-0.5 of the time of torch's kernel. Blocks are small enough that
+does in vector instructions: in one thread, half of the time of torch's kernel. Blocks are small enough that
 BLAS starts no threads of its own; the loader's threads work on different samples.
 """
 
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.data.scratch import Scratch
 
-_BLOCK = 16
+_BLOCK = 24
+"""Of outputs. Smaller ones waste less, and hand Python's lock over more often: with two threads, 24 was best."""
 _MAX_PRODUCT = 2**18
 """OpenBLAS multiplies (m x k)(k x n) in the calling thread up to this m*k*n."""
 Image = NDArray[np.float32]

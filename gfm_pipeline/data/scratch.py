@@ -1,7 +1,8 @@
 """Memory that a thread works in, kept from sample to sample.
 
-A fresh array of a megabyte is given by the kernel page by page, each zeroed at first touch, which took longer than
-decoding into it. So every worker thread has its own named buffers, which grow to the largest sample and stay.
+A fresh array of a megabyte is given by the kernel page by page, each zeroed at first touch, which takes a quarter of
+the time of decoding into it. So every worker thread has its own named buffers, which grow to the largest sample and
+stay.
 """
 
 from __future__ import annotations

@@ -48,13 +48,13 @@ def measure(name: str, work: Work) -> Timing:
     batches = contender.load(work, stages)
     next(batches)
     first = time.perf_counter()
-    used, samples, num_bytes, last, processes = 0.0, 0, 0, first, tree(os.getpid())
-    before = cpu_seconds(processes)
+    used, samples, num_bytes, last = 0.0, 0, 0, first
+    before = cpu_seconds(tree(os.getpid()))
     for number, batch in enumerate(batches, 2):
         samples += batch.samples
         num_bytes += batch.num_bytes
         if number >= work.batches - 1:  # near the end, before workers leave
-            used = cpu_seconds(processes) - before
+            used = cpu_seconds(tree(os.getpid())) - before
             last = time.perf_counter()
             counted, counted_bytes = samples, num_bytes
     if not used:

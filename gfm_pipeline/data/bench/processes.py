@@ -22,8 +22,8 @@ def tree(root: int) -> list[int]:
 
 
 def cpu_seconds(processes: list[int]) -> float:
-    """Return the processor time that `processes` have used, user and system."""
-    return sum(int(f[11]) + int(f[12]) for process in processes if (f := _stat(process))) / _TICKS
+    """Return the processor time that `processes` have used, user and system, and what they started and saw end."""
+    return sum(sum(map(int, f[11:15])) for process in processes if (f := _stat(process))) / _TICKS
 
 
 def resident_bytes(processes: list[int]) -> int:
