@@ -20,10 +20,10 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -67,7 +67,8 @@ class CheckpointState(StrictModel):
     """What the watch over bad steps has seen."""
     world: dict[str, int] = {}
     """Topology that wrote the checkpoint, for the record."""
-    files: dict[str, StoredFile] = {}
+    files: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$")], StoredFile] = {}
+    """The parts by their names, which lead nowhere else."""
 
 
 def checkpoint_name(step: int) -> str:

@@ -70,12 +70,18 @@ class Lifeline:
     def _connect(self, world: World) -> None:
         address = os.environ.get("MASTER_ADDR", "127.0.0.1")
         token = secrets.token_hex(16)
-        local = address in ("127.0.0.1", "localhost", "::1")
-        listener = socket.create_server(("127.0.0.1" if local else "", 0)) if world.is_first else None
+        local = address in ("127.0.0.1", "localhost")
+        listener = _listen_at(local) if world.is_first else None
         offer = (listener.getsockname()[1], token) if listener else None
         port, token = world.gather(offer)[0]
         if listener is None:
-            peer = socket.create_connection((address, port), CONNECT_S)
+            try:
+                peer = socket.create_connection((address, port), CONNECT_S)
+            except OSError as error:
+                raise TrainingError(
+                    f"rank {world.rank} cannot reach rank 0 at {address}:{port} ({error}). Open the ports between the "
+                    "machines to each other, and set MASTER_ADDR to an address that all of them reach."
+                ) from error
             peer.sendall(json.dumps({"token": token, "rank": world.rank}).encode() + b"\n")
             self._add(peer, 0)
             return
@@ -159,6 +165,15 @@ class Lifeline:
             for peer in self._peers:
                 with contextlib.suppress(OSError):
                     peer.sendall(data)
+
+
+def _listen_at(local: bool) -> socket.socket:
+    """Return a socket that listens on this machine alone, or for other machines at any address of this one."""
+    if local:
+        return socket.create_server(("127.0.0.1", 0))
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", 0))
 
 
 def _read_hello(peer: socket.socket) -> dict[str, Any]:

@@ -54,8 +54,8 @@ class Training:
             return True
         motion = MotionWatch(run.model) if config.health.unmoved_after_steps else None
         batches = iter(self._loader)
-        if first_step == 0 and config.health.on_bad_step == "rewind":
-            self._save(0)
+        if config.health.on_bad_step == "rewind" and latest_name(run.store) is None:
+            self._save(0)  # there is always something to go back to
         for step in range(first_step, last_step):
             run.beat(f"step {step}")
             started = time.perf_counter()

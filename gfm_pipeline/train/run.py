@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -35,12 +34,13 @@ def run_training(config: TrainConfig) -> int:
     world = start_world()
     run_dir = Path(config.run_dir)
     with ExitStack() as stack:
+        telling = stack.enter_context(_Telling(run_dir, world))
         preemption = stack.enter_context(Preemption(world.rank))
         watchdog = stack.enter_context(watched(world, run_dir, config.health.deadline_s))
         stack.push(_leave)
         assert_equal_on_all_ranks(world, "configuration", dict(leaves(config.model_dump(mode="json"))))
         stack.enter_context(own(run_dir, world))
-        stack.enter_context(_telling_failure(run_dir, world))
+        telling.begin()
         run = assemble(config, world, run_dir)
         run.beat = watchdog.beat
         hooks = build_hooks(config)
@@ -66,16 +66,29 @@ def run_training(config: TrainConfig) -> int:
     return 0 if finished else REQUEUE_CODE
 
 
-@contextmanager
-def _telling_failure(run_dir: Path, world: World) -> Iterator[None]:
-    if world.is_first:
-        clear_outcome(run_dir)
-    try:
-        yield
-    except BaseException as error:
-        if world.is_first:
-            write_outcome(run_dir, "failed", str(error) or repr(error))
-        raise
+class _Telling:
+    """Leaves the reason of a failure in the run folder, once the folder is known to be this run's."""
+
+    def __init__(self, run_dir: Path, world: World) -> None:
+        self._run_dir = run_dir
+        self._is_first = world.is_first
+        self._begun = False
+
+    def begin(self) -> None:
+        """Remove what an earlier process has left."""
+        self._begun = self._is_first
+        if self._begun:
+            clear_outcome(self._run_dir)
+
+    def __enter__(self) -> _Telling:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._begun and error is not None:
+            with suppress(OSError):  # a full disk, say: the error itself matters more
+                write_outcome(self._run_dir, "failed", str(error) or repr(error))
 
 
 def _leave(kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -225,6 +225,17 @@ def test_four_ranks_at_zero_2_go_on_and_two_ranks_after_them(uncut: Path, shards
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_two_ranks_at_zero_0_clip_by_the_norm_of_all_experts(uncut: Path, shards: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    start_from(run_dir, uncut, 4)
+    run_ranks(2, arguments(shards, run_dir, "engine.zero_stage=0"), tmp_path / "log")
+    assert_same_losses(run_dir, uncut, 4)
+    for one, other in zip(metrics(run_dir), metrics(uncut)[4:], strict=True):
+        assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_fifty_kills_change_no_bit(uncut: Path, shards: Path, tmp_path: Path) -> None:
     rng = random.Random(50)

@@ -77,6 +77,14 @@ def test_version_1_is_read(tmp_path: Path) -> None:
     assert (state.version, state.updates) == (1, None)
 
 
+def test_a_part_lies_in_the_folder_of_its_checkpoint(tmp_path: Path) -> None:
+    write(tmp_path / "odd", dict(named_parameters(model(0))))
+    path = tmp_path / "odd" / "state.json"
+    path.write_text(path.read_text().replace('"dense.safetensors"', '"../dense.safetensors"'))
+    with pytest.raises(CheckpointError, match="files"):
+        read_state(tmp_path / "odd")
+
+
 def test_a_newer_version_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "new", dict(named_parameters(model(0))), version=3)
     with pytest.raises(CheckpointError, match="has version 3, this program reads versions 1 to 2"):
