@@ -75,8 +75,8 @@ def open_held_out(
         for sensor in config.sensors
     }
     time = {sensor: frames for sensor, frames in data.time.items() if sensor in config.sensors}
-    changes = {"streams": {name: stream}, "augment": _WHOLE_IMAGE, "statistics": statistics, "time": time}
-    own = data.model_copy(update=changes)
+    changes = {"streams": {name: stream}, "batches": "heterogeneous", "batch_images": None, "time": time}
+    own = data.model_copy(update=changes | {"augment": _WHOLE_IMAGE, "statistics": statistics})
     mixture = open_mixture(own)
     for sensor in config.sensors:
         ours, theirs = training.sensors[sensor], mixture.sensors[sensor]

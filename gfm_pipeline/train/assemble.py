@@ -111,7 +111,14 @@ def loss_weights(rates: dict[str, StreamRate], config: TrainConfig) -> dict[str,
     return stream_weights(rates, config.data.batches == "homogeneous")
 
 
-def build_hooks(config: TrainConfig) -> list[Hook]:
-    """Return what the configuration wants done beside training, in the order in which it is called."""
+def build_hooks(run: Run) -> list[Hook]:
+    """Return what the configuration wants done beside training, in the order in which it is called.
+
+    Every rank must call it. Raises ConfigError for what could not be done when its turn comes.
+    """
     hooks: list[Hook] = []
+    if run.config.evaluate is not None:
+        from gfm_pipeline.evaluate.hook import PeriodicEvaluation  # it draws pictures, whose libraries load slowly
+
+        hooks.append(PeriodicEvaluation(run))
     return hooks

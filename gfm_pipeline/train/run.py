@@ -43,7 +43,7 @@ def run_training(config: TrainConfig) -> int:
         telling.begin()
         run = assemble(config, world, run_dir)
         run.beat = watchdog.beat
-        hooks = build_hooks(config)
+        hooks = build_hooks(run)
         state = resume(run)
         first_step = state.step if state else 0
         run.track = stack.enter_context(open_tracking(config, first_step) if world.is_first else Tracking())

@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 from PIL import Image
 from safetensors import safe_open
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from gfm_pipeline.sensors import builtin_sensor
 from tests.conftest import BIN, ROOT, run_command
+from tests.make_collection import make_collection, random_samples
 from tests.serving import free_port
 
 TINY = [
@@ -109,6 +112,39 @@ def test_pictures_of_every_direction_are_drawn(uncut: Path, tmp_path: Path) -> N
     for path in tmp_path.iterdir():
         with Image.open(path) as picture:
             assert len(picture.convert("RGB").getcolors(maxcolors=2**24)) > 50
+
+
+def test_evaluation_changes_no_bit_and_one_process_finds_the_same(
+    uncut: Path, demo_shards: Path, tmp_path: Path
+) -> None:
+    specs = [builtin_sensor("s1"), builtin_sensor("s2")]
+    samples = [(key + "x" * (i % 2), r) for i, (key, r) in enumerate(random_samples(specs, 13, side=32))]
+    make_collection(tmp_path / "val", samples, specs)
+    held_out = f"{{collections: ['{tmp_path}/val'], sensors: [s1, s2]"
+    run_dir = tmp_path / "run"
+    words = [
+        "schedule.max_steps=8",
+        "evaluate.every_steps=3",
+        f"evaluate.reconstruct.val={held_out}}}",
+        f"evaluate.probes.parity={held_out}, label: class}}",
+    ]
+    done = run_command(*two_ranks(demo_shards, run_dir, *words))
+    assert "evaluated after 8 steps" in done.stdout
+    assert metrics(run_dir) == metrics(uncut)[:8]
+
+    rows = [json.loads(line) for line in (run_dir / "evaluation.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 5, 7]
+    assert rows[0]["reconstruct"]["val"]["samples"] == 13
+    assert rows[2]["reconstruct"]["val"]["loss"] != rows[0]["reconstruct"]["val"]["loss"]
+    board = EventAccumulator(str(run_dir / "tensorboard")).Reload()
+    assert {f"evaluation/val/{a}-to-{b}" for a in ("s1", "s2") for b in ("s1", "s2")} <= set(board.Tags()["images"])
+    assert "evaluation/probes/parity/s1+s2/knn_accuracy" in board.Tags()["scalars"]
+
+    alone = json.loads(run_command("gfm", "evaluate", "--run", run_dir, "--json").stdout)
+    assert alone == {key: value for key, value in rows[2].items() if key != "seconds"}
+    text = run_command("gfm", "evaluate", "--run", run_dir, "--untrained", "--set", "evaluate.probes=null").stdout
+    assert "after 0 steps" in text
+    assert f"{alone['reconstruct']['val']['loss']['s2->s1']:.5f}" not in text
 
 
 def test_each_rank_holds_its_own_half_of_the_experts(uncut: Path) -> None:
