@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gfm_pipeline.data.config import DataConfig
+from gfm_pipeline.data.config import DataConfig, FilterConfig
 from gfm_pipeline.data.mixture import Mixture
 from gfm_pipeline.errors import ConfigError, GfmError
-from gfm_pipeline.evaluate.config import EvaluateConfig, ProbeConfig
+from gfm_pipeline.evaluate.config import EvaluateConfig, ProbeConfig, SamplesConfig
 from gfm_pipeline.evaluate.features import Features, extract_features
 from gfm_pipeline.evaluate.labels import Shares, check_label, read_labels
 from gfm_pipeline.evaluate.probe import chosen_by_hash, run_probe
@@ -36,6 +36,11 @@ class _Probe:
     labels: dict[str, Shares] = field(default_factory=dict)
     """By key; read once."""
 
+    @property
+    def sets(self) -> list[HeldOut]:
+        """All samples of the probe."""
+        return [self.samples, self.asked] if self.asked else [self.samples]
+
 
 class Evaluator:
     """Measures a model on held-out samples; the same samples, masks and splits every time."""
@@ -43,8 +48,13 @@ class Evaluator:
     def __init__(self, config: EvaluateConfig, data: DataConfig, training: Mixture) -> None:
         """Raise ConfigError for samples that are trained on, unknown sensors and labels that do not exist."""
 
-        def opened(where: str, part: Any, filter_: Any) -> HeldOut:
-            return open_held_out(where, part, data, training, config.batch_samples, filter_)
+        sets: dict[str, HeldOut] = {}
+
+        def opened(where: str, part: SamplesConfig, filter_: FilterConfig | None) -> HeldOut:
+            asked = (part.collections, part.sensors, part.max_samples, filter_ and filter_.model_dump_json())
+            if str(asked) not in sets:  # probes of the same samples share them, and one pass over them
+                sets[str(asked)] = open_held_out(where, part, data, training, config.batch_samples, filter_)
+            return sets[str(asked)]
 
         self._sensors: Mapping[str, SensorSpec] = training.sensors
         self.reconstructed: dict[str, HeldOut] = {
@@ -72,16 +82,20 @@ class Evaluator:
                 for name, held_out in self.reconstructed.items()
             }
         if self._probes:
-            found["probes"] = {name: _run(probe, model, device, team) for name, probe in self._probes.items()}
+            features: dict[str, Features] = {}
+            for held_out in (one for probe in self._probes.values() for one in probe.sets):
+                if held_out.where not in features:
+                    features[held_out.where] = extract_features(model, held_out, device, team)
+            found["probes"] = {name: _run(probe, features, team) for name, probe in self._probes.items()}
         return found
 
 
-def _run(probe: _Probe, model: MsGFM, device: torch.device, team: Team) -> dict[str, Any]:
-    features = extract_features(model, probe.samples, device, team)
+def _run(probe: _Probe, extracted: Mapping[str, Features], team: Team) -> dict[str, Any]:
+    features = extracted[probe.samples.where]
     if probe.asked is None:
         is_test_N = chosen_by_hash(features.keys, probe.config.test_share)
     else:
-        features, is_test_N = _with_test(features, extract_features(model, probe.asked, device, team))
+        features, is_test_N = _with_test(features, extracted[probe.asked.where])
 
     def judged() -> dict[str, Any]:
         if not probe.labels:
