@@ -13,6 +13,7 @@ from gfm_pipeline.errors import ConfigError
 from gfm_pipeline.evaluate.evaluator import Evaluator
 from gfm_pipeline.evaluate.team import Alone
 from gfm_pipeline.models.msgfm import MsGFM
+from gfm_pipeline.models.transfer import start_encoder
 from gfm_pipeline.viz.reconstruct import load_run
 
 
@@ -33,6 +34,8 @@ def evaluate_run(run_dir: Path, overrides: tuple[str, ...] = (), untrained: bool
     if untrained:
         config = run.config
         model = MsGFM(config.model, run.state.sensors, config.data.image_px, config.seed).eval()
+        if config.model.encoder.init is not None:
+            start_encoder(model, config.model.encoder.init, config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu" else "cpu")
     evaluator = Evaluator(run.config.evaluate, run.config.data, open_mixture(run.config.data))
     found = evaluator.measure(model.to(device), device, Alone())
