@@ -77,7 +77,7 @@ def describe_ignored(plan: BuildPlan) -> Iterator[str]:
 def describe_statistics(manifest: Manifest) -> Iterator[str]:
     """Yield a table of what was measured of every band."""
     rows = [(sensor, band) for sensor, bands in manifest.statistics.items() for band in bands]
-    names = max(8, *(len(sensor) for sensor, _ in rows)), max(8, *(len(band.band) for _, band in rows))
+    names = max([8, *(len(sensor) for sensor, _ in rows)]), max([8, *(len(band.band) for _, band in rows)])
     yield f"  {'sensor':<{names[0]}} {'band':<{names[1]}}    samples       mean        std        min        max"
     for sensor, band in rows:
         numbers = "".join(f"{value:>11.4g}" for value in (band.mean, band.std, band.min, band.max))

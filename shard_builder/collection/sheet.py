@@ -53,7 +53,7 @@ def draw_sheet(title: str, note: str, columns: Sequence[Column], rows: Sequence[
 
     Narrow rows stand side by side, under headings of their own.
     """
-    counts = [max(1, *(len(row.cells[i]) for row in rows)) for i in range(len(columns))]
+    counts = [max([1, *(len(row.cells[i]) for row in rows)]) for i in range(len(columns))]
     widths = [count * (CELL_PX + _GAP) - _GAP for count in counts]
     stripe = sum(widths) + (len(widths) - 1) * _GROUP_GAP
     abreast = max(1, min(len(rows), (_WIDE + _STRIPE_GAP) // (stripe + _STRIPE_GAP)))

@@ -60,4 +60,8 @@ def test_ablations_change_what_their_names_say() -> None:
     assert blocks == {**base.model.moe.blocks, 4: (1,)}
     everything = [load(f"ablations/{path.stem}") for path in (CONFIGS / "ablations").glob("*.yaml")]
     assert len({config.run_dir for config in everything}) == len(everything)
-    assert all(config.schedule == base.schedule and config.optim == base.optim for config in everything)
+    assert all(config.schedule == base.schedule for config in everything)
+    literal = base.optim.model_copy(update={"step_per_stream": True})
+    others = {config.run_dir.rpartition("/")[2] for config in everything if config.optim != base.optim}
+    assert others == {"step_per_stream"}
+    assert load("ablations/step_per_stream").optim == literal

@@ -150,6 +150,7 @@ def test_only_one_item_is_in_memory_at_a_time(tmp_path, monkeypatch):
         yield "big.zip", f"{index}.bin", bytes(300_000)
 
     monkeypatch.setattr("shard_builder.demo.write.FAMILIES", (Family("Big", lambda places: places, item),))
+    monkeypatch.setattr("shard_builder.demo.write.ALL", ("Big",))
     done = []
     write_archives(tmp_path, Request(6, 32, 0), lambda name, index, count: done.append((index, len(asked))))
     assert done == [(n, n) for n in range(1, 7)]

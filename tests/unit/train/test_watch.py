@@ -105,6 +105,7 @@ World.turn, World.rank, World.size = 0, rank, size
 
 line = lifeline.Lifeline(World(), lambda: print("dumped", file=sys.stderr))
 print("ready", flush=True)
+World().gather(None)
 if part == "fails":
     line.close("no disk")
 elif part == "leaves":
