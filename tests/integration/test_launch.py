@@ -20,7 +20,6 @@ def words(shards: Path, run_dir: Path, *more: str) -> list[str]:
     return ["--config", "configs/pretrain/quickstart.yaml", *(word for value in values for word in ("--set", value))]
 
 
-@pytest.mark.slow  # the quick start, which the other tests run, begins with the same command
 def test_local(demo_shards: Path, tmp_path: Path) -> None:
     done = run_command("gfm-launch", "local", "--cpu", "--processes", "2", *words(demo_shards, tmp_path / "run"))
     first, *_ = done.stdout.splitlines()
