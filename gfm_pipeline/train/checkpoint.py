@@ -36,6 +36,10 @@ from gfm_pipeline.sensors import SensorSpec
 FOLDER = "checkpoints"
 LATEST = "latest"
 STATE = "state.json"
+CONFIG_FILE = "config.yaml"
+"""In the run folder: the resolved configuration of its last start."""
+SCRATCH = ".scratch"
+"""Folder in the run folder for checkpoints on their way from or to an object store."""
 VERSION = 2
 READ_THREADS = 4
 
@@ -81,23 +85,6 @@ def named_parameters(model: MsGFM) -> Iterator[tuple[str, nn.Parameter]]:
     layers: Any = dict(model.moe_layers())
     for name, parameter in model.named_parameters():
         yield canonical_name(name, layers), parameter
-
-
-def latest_checkpoint(run_dir: Path) -> Path | None:
-    """Return the folder that `latest` names, or None for a run without a checkpoint.
-
-    Raises CheckpointError when it names one that is not there.
-    """
-    pointer = run_dir / FOLDER / LATEST
-    if not pointer.exists():
-        return None
-    folder = run_dir / FOLDER / pointer.read_text(encoding="utf-8").strip()
-    if not (folder / STATE).is_file():
-        raise CheckpointError(
-            f"{pointer} names {folder.name}, which holds no {STATE}. Write the name of a complete checkpoint of "
-            f"{folder.parent} into it, or remove the run folder to start over."
-        )
-    return folder
 
 
 def read_state(folder: Path) -> CheckpointState:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,21 @@ def latest_name(store: Store) -> str | None:
             f"{store.url} into it, or remove the run's checkpoints to start over."
         )
     return name
+
+
+@contextmanager
+def on_this_machine(store: Store, name: str, scratch: Path) -> Iterator[Path]:
+    """Give the folder of a checkpoint, unverified: its own, or a copy in `scratch` that is removed afterwards."""
+    folder = store.local_path(name)
+    if folder is not None:
+        yield folder
+        return
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch) as copy:
+        folder = Path(copy)
+        (folder / STATE).write_bytes(store.get(f"{name}/{STATE}"))
+        _fetch(store, name, folder, list(read_state(folder).files))
+        yield folder
 
 
 def load_checkpoint(
@@ -95,13 +112,16 @@ def _bring(store: Store, name: str, folder: Path, state: CheckpointState, world:
     if store.local_path(name) is not None:
         return
     rank, ranks = _rank_here(world)
+    _fetch(store, name, folder, sorted(state.files)[rank::ranks])
 
+
+def _fetch(store: Store, name: str, folder: Path, files: list[str]) -> None:
     def fetch(file: str) -> None:
         with store.open(f"{name}/{file}") as source, (folder / file).open("wb") as target:
             shutil.copyfileobj(source, target, 8 << 20)
 
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        list(pool.map(fetch, sorted(state.files)[rank::ranks]))
+        list(pool.map(fetch, files))
 
 
 def _verify(folder: Path, state: CheckpointState, world: World) -> None:

@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from gfm_pipeline.config import dump_config
 from gfm_pipeline.data.mixture import make_plan
 from gfm_pipeline.data.state import LoaderState
 from gfm_pipeline.errors import CheckpointError, TrainingError
 from gfm_pipeline.train.assemble import Run
-from gfm_pipeline.train.checkpoint import CheckpointState
+from gfm_pipeline.train.checkpoint import CONFIG_FILE, SCRATCH, CheckpointState
 from gfm_pipeline.train.comm import World, assert_equal_on_all_ranks
 from gfm_pipeline.train.config import TrainConfig
 from gfm_pipeline.train.console import say
@@ -26,9 +28,6 @@ MAY_CHANGE = (
     *("data.threads", "data.prefetch_steps", "data.requests", "data.buffer_mb", "data.map_local"),
     *("model.encoder.attention", "model.encoder.activation_checkpointing", "model.moe.compute"),
 )
-
-SCRATCH = ".scratch"
-"""Folder in the run folder for checkpoints on their way from or to an object store."""
 
 
 @contextmanager
@@ -50,7 +49,7 @@ def resume(run: Run) -> CheckpointState | None:
     """Load the newest checkpoint and return its state, or None for a new run. Every rank must call it."""
     if run.world.is_first:
         run.run_dir.mkdir(parents=True, exist_ok=True)
-        (run.run_dir / "config.yaml").write_text(dump_config(run.config), encoding="utf-8")
+        (run.run_dir / CONFIG_FILE).write_text(dump_config(run.config), encoding="utf-8")
     name = latest_name(run.store)
     assert_equal_on_all_ranks(run.world, "latest checkpoint", name)
     if name is None:
@@ -74,7 +73,7 @@ def load_latest(run: Run, name: str) -> CheckpointState:
 
 
 def _check_same_run(stored: dict[str, Any], config: TrainConfig, origin: str) -> None:
-    old, new = dict(leaves(stored)), dict(leaves(config.model_dump(mode="json")))
+    old, new = dict(leaves(_completed(stored))), dict(leaves(config.model_dump(mode="json")))
     changed = sorted(
         key
         for key in old.keys() | new.keys()
@@ -86,6 +85,14 @@ def _check_same_run(stored: dict[str, Any], config: TrainConfig, origin: str) ->
             f"{origin} belongs to a run with another configuration: {key} was {old.get(key)!r} and is now "
             f"{new.get(key)!r} ({len(changed)} differences). Set run_dir to a new folder, or put the value back."
         )
+
+
+def _completed(stored: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a checkpoint with the defaults of keys that came into being after it."""
+    try:
+        return TrainConfig.model_validate(stored).model_dump(mode="json")
+    except ValidationError:  # it has keys that no longer exist, which the comparison names
+        return stored
 
 
 def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -11,6 +11,7 @@ import torch
 
 from gfm_pipeline.data.loader import Loader
 from gfm_pipeline.train.assemble import assemble, build_hooks
+from gfm_pipeline.train.checkpoint import SCRATCH
 from gfm_pipeline.train.comm import World, assert_equal_on_all_ranks, start_world, stop_world
 from gfm_pipeline.train.config import TrainConfig
 from gfm_pipeline.train.console import say
@@ -18,7 +19,7 @@ from gfm_pipeline.train.health import Health
 from gfm_pipeline.train.loop import StopRequest, Training
 from gfm_pipeline.train.outcome import REQUEUE_CODE, clear_outcome, write_outcome
 from gfm_pipeline.train.preemption import Preemption
-from gfm_pipeline.train.resume import SCRATCH, leaves, own, resume
+from gfm_pipeline.train.resume import leaves, own, resume
 from gfm_pipeline.train.save import Saver
 from gfm_pipeline.train.survive import watched
 from gfm_pipeline.train.track import Tracking, open_tracking

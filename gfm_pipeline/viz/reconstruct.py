@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gfm_pipeline.config import apply_overrides, parse_config
+from gfm_pipeline.config import apply_overrides, load_config, parse_config
 from gfm_pipeline.data.batch import StreamBatch
 from gfm_pipeline.data.loader import Loader
 from gfm_pipeline.data.mixture import open_mixture
@@ -19,8 +19,18 @@ from gfm_pipeline.errors import CheckpointError
 from gfm_pipeline.models.msgfm import MsGFM, SensorImages
 from gfm_pipeline.models.reconstruct import reconstruct_whole
 from gfm_pipeline.sensors import SensorSpec
-from gfm_pipeline.train.checkpoint import CheckpointState, latest_checkpoint, load_weights, read_state
+from gfm_pipeline.storage import Store, open_store
+from gfm_pipeline.train.checkpoint import (
+    CONFIG_FILE,
+    FOLDER,
+    SCRATCH,
+    STATE,
+    CheckpointState,
+    load_weights,
+    read_state,
+)
 from gfm_pipeline.train.config import TrainConfig
+from gfm_pipeline.train.load import latest_name, on_this_machine
 
 
 @dataclass(frozen=True)
@@ -50,16 +60,27 @@ class Reconstruction:
 def load_run(run_dir: Path, overrides: tuple[str, ...] = ()) -> TrainedModel:
     """Return the model of the run's newest checkpoint, all experts in this process, ready for inference.
 
-    `overrides` ("data.root=...") change the stored configuration. Raises CheckpointError for a run without one.
+    The checkpoint is looked for where the run's own config.yaml has them written. `overrides` ("data.root=...") change
+    the stored configuration. Raises CheckpointError for a run without one.
     """
-    folder = latest_checkpoint(run_dir)
-    if folder is None:
-        raise CheckpointError(f"{run_dir} holds no checkpoint yet; give the run_dir of a run that has written one.")
-    state = read_state(folder)
-    config = parse_config(apply_overrides(state.config, overrides), TrainConfig, str(folder / "state.json"))
-    model = MsGFM(config.model, state.sensors, config.data.image_px, config.seed)
-    load_weights(folder, model)
+    store = _checkpoints_of(run_dir, overrides)
+    name = latest_name(store)
+    if name is None:
+        raise CheckpointError(f"{store.url} holds no checkpoint yet; give the run_dir of a run that has written one.")
+    with on_this_machine(store, name, run_dir / SCRATCH) as folder:
+        state = read_state(folder)
+        config = parse_config(apply_overrides(state.config, overrides), TrainConfig, f"{store.url}/{name}/{STATE}")
+        model = MsGFM(config.model, state.sensors, config.data.image_px, config.seed)
+        load_weights(folder, model)
     return TrainedModel(config, model.eval(), state)
+
+
+def _checkpoints_of(run_dir: Path, overrides: tuple[str, ...]) -> Store:
+    path = run_dir / CONFIG_FILE
+    if not path.exists():
+        return open_store(str(run_dir / FOLDER))
+    config: TrainConfig = load_config(path, TrainConfig, overrides)
+    return open_store(config.checkpoint.url or str(run_dir / FOLDER), config.data.storage)
 
 
 def reconstruct_samples(run: TrainedModel, num_samples: int) -> Iterator[tuple[str, list[Reconstruction]]]:

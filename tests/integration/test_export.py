@@ -17,6 +17,7 @@ from gfm_pipeline.export.embed import embed_collection
 from gfm_pipeline.export.exporter import export_run
 from gfm_pipeline.export.pretrained import load_encoder, load_pretrained
 from gfm_pipeline.models.msgfm import SensorImages
+from gfm_pipeline.storage import open_store
 from gfm_pipeline.viz.reconstruct import load_run
 from tests.conftest import ROOT, run_command
 from tests.integration.test_pretrain import two_ranks
@@ -47,6 +48,19 @@ def run_dir(demo_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("export") / "run"
     run_command(*two_ranks(demo_shards, folder, "data.steps_per_epoch=2", "schedule.epochs=2"))
     return folder
+
+
+def test_a_run_whose_checkpoints_lie_in_a_bucket_is_opened(run_dir: Path, s3: dict[str, str], tmp_path: Path) -> None:
+    store = open_store("s3://bucket/exported/run")
+    for file in (run_dir / "checkpoints").rglob("*"):
+        if file.is_file():
+            store.put(str(file.relative_to(run_dir / "checkpoints")), file.read_bytes())
+    text = (run_dir / "config.yaml").read_text()
+    assert "  url: null\n" in text
+    (tmp_path / "config.yaml").write_text(text.replace("  url: null\n", f"  url: {store.url}\n"))
+    there, here = load_run(tmp_path).model.state_dict(), load_run(run_dir).model.state_dict()
+    assert all(torch.equal(value, there[name]) for name, value in here.items())
+    assert not list((tmp_path / ".scratch").iterdir())
 
 
 @pytest.fixture(scope="module")

@@ -142,7 +142,8 @@ def test_words_that_a_remote_shell_would_change_are_refused(run_config: Path, tm
     hosts = tmp_path / "hosts"
     hosts.write_text("a slots=4\nb slots=4\n")
     words = ["hostfile", "--config", run_config, "--hostfile", hosts, "--print"]
-    assert "would change" in refusal(*words, "--set", "run_dir=$HOME/run")
+    for value in ("$HOME/run", "runs/{a,b}", "runs/*"):
+        assert "would change" in refusal(*words, "--set", f"run_dir={value}")
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,16 @@ from gfm_pipeline.errors import CheckpointError
 from gfm_pipeline.models.config import EncoderConfig, ModelConfig, MoEConfig
 from gfm_pipeline.models.msgfm import MsGFM
 from gfm_pipeline.sensors import BUILTIN_SENSORS
+from gfm_pipeline.storage import open_store
 from gfm_pipeline.train.checkpoint import (
     CheckpointState,
     StoredFile,
-    latest_checkpoint,
     load_weights,
     named_parameters,
     read_state,
     sha256_of,
 )
+from gfm_pipeline.train.load import latest_name
 
 SENSORS = {"rgb": BUILTIN_SENSORS["rgb"]}
 
@@ -92,8 +93,8 @@ def test_a_newer_version_is_refused(tmp_path: Path) -> None:
 
 
 def test_latest_must_name_a_checkpoint(tmp_path: Path) -> None:
-    assert latest_checkpoint(tmp_path) is None
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "latest").write_text("step-00000009\n")
+    store = open_store(str(tmp_path))
+    assert latest_name(store) is None
+    (tmp_path / "latest").write_text("step-00000009\n")
     with pytest.raises(CheckpointError, match="step-00000009"):
-        latest_checkpoint(tmp_path)
+        latest_name(store)

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gfm_pipeline.errors import CheckpointError, StorageError
-from gfm_pipeline.storage import LocalStore
+from gfm_pipeline.storage import LocalStore, open_store
 from gfm_pipeline.train import save
-from gfm_pipeline.train.checkpoint import CheckpointState, latest_checkpoint, read_state, verify_files
+from gfm_pipeline.train.checkpoint import FOLDER, CheckpointState, read_state, verify_files
 from gfm_pipeline.train.comm import World
 from gfm_pipeline.train.load import latest_name
 from gfm_pipeline.train.save import Saver, assign_writers
@@ -87,8 +87,9 @@ def saver(store: LocalStore, tmp_path: Path, keep: int = 1, background: bool = F
 
 
 def assert_intact(run_dir: Path, steps: tuple[int, ...]) -> None:
-    folder = latest_checkpoint(run_dir)
-    assert folder is not None
+    name = latest_name(open_store(str(run_dir / FOLDER)))
+    assert name is not None
+    folder = run_dir / FOLDER / name
     found = read_state(folder)
     verify_files(folder, found, list(found.files))
     assert found.step in steps
