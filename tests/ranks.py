@@ -1,7 +1,7 @@
-"""Pretraining on several ranks, cheaply: processes forked from a server that has imported torch and DeepSpeed once.
+"""Pretraining and `gfm`, cheaply: processes forked from a server that has imported torch and DeepSpeed once.
 
 They are real processes with the environment that a launcher gives them, so they can be killed one by one; what a start
-costs, more than ten seconds of imports a rank, is paid once per test session.
+costs, about ten seconds of imports for each process, is paid once per test session.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +23,10 @@ ROOT = Path(__file__).parents[1]
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["torch", "timm", "deepspeed", "gfm_pipeline.train.run", "torch.utils.tensorboard.writer", "launch.pretrain"]
+    [
+        *("torch", "timm", "deepspeed", "gfm_pipeline.train.run", "torch.utils.tensorboard.writer", "launch.pretrain"),
+        *("gfm_pipeline.viz.run", "gfm_pipeline.evaluate.run", "gfm_pipeline.evaluate.hook"),
+    ]
 )
 
 
@@ -74,8 +79,11 @@ class Ranks:
         return self.log.read_text(errors="replace")
 
 
-def start_ranks(size: int, arguments: Sequence[str], log: Path) -> Ranks:
-    """Start `launch/pretrain.py` with `arguments` on `size` ranks of this machine, as a launcher would."""
+def start_ranks(size: int, arguments: Sequence[str], log: Path, each: Sequence[Sequence[str]] = ()) -> Ranks:
+    """Start `launch/pretrain.py` with `arguments` on `size` ranks of this machine, as a launcher would.
+
+    `each` are further arguments by rank, for ranks that disagree.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -84,7 +92,9 @@ def start_ranks(size: int, arguments: Sequence[str], log: Path) -> Ranks:
     for rank in range(size):
         environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
         words = {name: str(value) for name, value in (environment | {"MASTER_PORT": port}).items()}
-        process = _CONTEXT.Process(target=_pretrain, args=(words, list(arguments), str(log)), daemon=True)
+        words["MASTER_ADDR"] = "127.0.0.1"
+        told = [*arguments, *(each[rank] if each else ())]
+        process = _CONTEXT.Process(target=_program, args=("pretrain", told, words, (str(log), str(log))), daemon=True)
         process.start()
         processes.append(process)
     return Ranks(processes, log)
@@ -98,16 +108,33 @@ def run_ranks(size: int, arguments: Sequence[str], log: Path, code: int = 0, tim
     return ranks.printed()
 
 
-def _pretrain(environment: dict[str, str], arguments: list[str], log: str) -> None:
-    for name in ("CUDA_VISIBLE_DEVICES", "DS_ACCELERATOR"):
-        os.environ[name] = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}[name]
-    os.environ.update(environment, MASTER_ADDR="127.0.0.1", OMP_NUM_THREADS="1")
+def run_gfm(*arguments: str | Path, code: int = 0, timeout_s: float = 280) -> subprocess.CompletedProcess[str]:
+    """Run `gfm` with `arguments` in the project folder and expect the exit code `code`."""
+    words = [str(argument) for argument in arguments]
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / name for name in ("out", "err")]
+        for path in paths:
+            path.touch()
+        told = ("gfm", words, {}, tuple(map(str, paths)))
+        process = _CONTEXT.Process(target=_program, args=told, daemon=True)
+        process.start()
+        process.join(timeout_s)
+        if process.is_alive():
+            process.kill()
+            process.join()
+        out, err = (path.read_text(errors="replace") for path in paths)
+    assert process.exitcode == code, f"gfm {' '.join(words)} exited {process.exitcode}\n{out}\n{err}"
+    return subprocess.CompletedProcess(words, process.exitcode, out, err)
+
+
+def _program(name: str, arguments: list[str], environment: dict[str, str], outputs: tuple[str, str]) -> None:
+    os.environ.update(environment, CUDA_VISIBLE_DEVICES="", DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1")
     os.chdir(ROOT)
-    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    sys.argv = ["pretrain", *arguments]
+    for descriptor, path in enumerate(outputs, 1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), descriptor)
+    sys.argv = [name, *arguments]
+    from gfm_pipeline.cli import gfm
     from gfm_pipeline.command_line import run
     from launch.pretrain import pretrain
 
-    run(pretrain, "pretrain")
+    run({"pretrain": pretrain, "gfm": gfm}[name], name)

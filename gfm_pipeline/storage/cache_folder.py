@@ -41,6 +41,7 @@ class _File(NamedTuple):
     used: float
     size: int
     path: Path
+    inode: int
 
 
 class CacheFolder:
@@ -151,7 +152,8 @@ class CacheFolder:
 
     def _shrink(self, target: int) -> int:
         """Remove entries, if there are more than `target` bytes, until some room is left; return what remains."""
-        files = sorted(self._files())
+        # Entries get their names without the lock, and a search can miss one in that moment: the next one sees it.
+        files = sorted({file.inode: file for _ in range(2) for file in self._files()}.values())
         total = sum(file.size for file in files)
         if total <= target:
             return total
@@ -178,4 +180,4 @@ class CacheFolder:
                 if ".tmp-" in path.name and time.time() - found.st_mtime > ABANDONED_S:
                     path.unlink(missing_ok=True)
                     continue
-                yield _File(found.st_mtime, found.st_size, path)
+                yield _File(found.st_mtime, found.st_size, path, found.st_ino)

@@ -19,8 +19,9 @@ from gfm_pipeline.export.pretrained import load_encoder, load_pretrained
 from gfm_pipeline.models.msgfm import SensorImages
 from gfm_pipeline.storage import open_store
 from gfm_pipeline.viz.reconstruct import load_run
-from tests.conftest import ROOT, run_command
+from tests.conftest import ROOT
 from tests.integration.test_pretrain import two_ranks
+from tests.ranks import run_gfm
 
 # What a user of a trained model need not have.
 BLOCKED = ("deepspeed", "webdataset", "obstore", "pydantic", "pyarrow", "tifffile", "zarr", "click", "scipy")
@@ -46,7 +47,7 @@ print([tuple(features[name].shape) for name in ("s2", "s1")])
 def run_dir(demo_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two ranks with two experts each."""
     folder = tmp_path_factory.mktemp("export") / "run"
-    run_command(*two_ranks(demo_shards, folder, "data.steps_per_epoch=2", "schedule.epochs=2"))
+    two_ranks(demo_shards, folder, "data.steps_per_epoch=2", "schedule.epochs=2")
     return folder
 
 
@@ -66,7 +67,7 @@ def test_a_run_whose_checkpoints_lie_in_a_bucket_is_opened(run_dir: Path, s3: di
 @pytest.fixture(scope="module")
 def exported(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("models") / "model"
-    done = run_command("gfm", "export", "--run", run_dir, "--out", out)
+    done = run_gfm("export", "--run", run_dir, "--out", out)
     assert "parameters of step 4" in done.stdout
     return out
 
@@ -172,10 +173,8 @@ def test_dense(run_dir: Path, tmp_path: Path) -> None:
 
 def test_embeddings_of_a_collection(exported: Path, demo_shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "found.parquet"
-    run_command(
-        *("gfm", "embed", "--model", exported, "--collection", demo_shards / "sen12ms", "--out", out),
-        *("--sensors", "s1,s2", "--batch", "5"),
-    )
+    words = ("--model", exported, "--collection", demo_shards / "sen12ms", "--out", out)
+    run_gfm("embed", *words, "--sensors", "s1,s2", "--batch", "5")
     table = pq.read_table(out)
     keys = pq.read_table(demo_shards / "sen12ms" / "catalog.parquet", columns=["key", "sensors"]).to_pylist()
     expected = {row["key"] for row in keys if {"s1", "s2"} <= set(row["sensors"])}

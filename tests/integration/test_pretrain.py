@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from gfm_pipeline.sensors import builtin_sensor
 from tests.conftest import BIN, ROOT, run_command
 from tests.make_collection import make_collection, random_samples
+from tests.ranks import run_gfm, run_ranks, start_ranks
 from tests.serving import free_port
 
 TINY = [
@@ -41,18 +41,16 @@ VOLATILE = ("images_per_s", "step_s", "data_wait_s", "data")
 
 def settings(shards: Path, run_dir: Path, *more: str) -> list[str]:
     values = [*TINY, f"data.root={shards}", f"run_dir={run_dir}", *more]
-    return ["launch/pretrain.py", "--config", "configs/pretrain/quickstart.yaml"] + [
-        word for value in values for word in ("--set", value)
-    ]
+    return ["--config", "configs/pretrain/quickstart.yaml", *(word for value in values for word in ("--set", value))]
 
 
-def two_ranks(shards: Path, run_dir: Path, *more: str) -> list[str]:
-    # A port of its own: other tests train at the same time.
-    return ["deepspeed", "--num_gpus", "2", "--master_port", str(free_port()), *settings(shards, run_dir, *more)]
+def two_ranks(shards: Path, run_dir: Path, *more: str) -> str:
+    """Train and return what was printed."""
+    return run_ranks(2, settings(shards, run_dir, *more), run_dir.with_name("log"))
 
 
-def one_rank(shards: Path, run_dir: Path, *more: str) -> list[str]:
-    return ["python", *settings(shards, run_dir, "engine.ep_size=1", *more)]
+def one_rank(shards: Path, run_dir: Path, *more: str) -> str:
+    return run_ranks(1, settings(shards, run_dir, "engine.ep_size=1", *more), run_dir.with_name("log"))
 
 
 def metrics(run_dir: Path) -> list[dict[str, Any]]:
@@ -64,8 +62,7 @@ def metrics(run_dir: Path) -> list[dict[str, Any]]:
 def uncut(demo_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two ranks that nobody disturbed."""
     run_dir = tmp_path_factory.mktemp("uncut") / "run"
-    done = run_command(*two_ranks(demo_shards, run_dir))
-    assert f"finished: {STEPS} steps" in done.stdout
+    assert f"finished: {STEPS} steps" in two_ranks(demo_shards, run_dir)
     return run_dir
 
 
@@ -105,7 +102,7 @@ def test_the_loss_falls(uncut: Path) -> None:
 
 
 def test_pictures_of_every_direction_are_drawn(uncut: Path, tmp_path: Path) -> None:
-    done = run_command("gfm", "visualize", "--run", uncut, "--out", tmp_path, "--samples", "2")
+    done = run_gfm("visualize", "--run", uncut, "--out", tmp_path, "--samples", "2")
     names = {"loss-curves.png", "expert-load.png", "rgb-rgb-to-rgb.png"}
     names |= {f"sen12ms-{a}-to-{b}.png" for a in ("s1", "s2") for b in ("s1", "s2")}
     names |= {f"mdas-{a}-to-{b}.png" for a in ("rgb", "dsm") for b in ("rgb", "dsm")}
@@ -130,8 +127,7 @@ def test_evaluation_changes_no_bit_and_one_process_finds_the_same(
         f"evaluate.reconstruct.val={held_out}}}",
         f"evaluate.probes.parity={held_out}, label: class}}",
     ]
-    done = run_command(*two_ranks(demo_shards, run_dir, *words))
-    assert "evaluated after 8 steps" in done.stdout
+    assert "evaluated after 8 steps" in two_ranks(demo_shards, run_dir, *words)
     assert metrics(run_dir) == metrics(uncut)[:8]
 
     rows = [json.loads(line) for line in (run_dir / "evaluation.jsonl").read_text().splitlines()]
@@ -142,9 +138,9 @@ def test_evaluation_changes_no_bit_and_one_process_finds_the_same(
     assert {f"evaluation/val/{a}-to-{b}" for a in ("s1", "s2") for b in ("s1", "s2")} <= set(board.Tags()["images"])
     assert "evaluation/probes/parity/s1+s2/knn_accuracy" in board.Tags()["scalars"]
 
-    alone = json.loads(run_command("gfm", "evaluate", "--run", run_dir, "--json").stdout)
+    alone = json.loads(run_gfm("evaluate", "--run", run_dir, "--json").stdout)
     assert alone == {key: value for key, value in rows[2].items() if key != "seconds"}
-    text = run_command("gfm", "evaluate", "--run", run_dir, "--untrained", "--set", "evaluate.probes=null").stdout
+    text = run_gfm("evaluate", "--run", run_dir, "--untrained", "--set", "evaluate.probes=null").stdout
     assert "after 0 steps" in text
     assert f"{alone['reconstruct']['val']['loss']['s2->s1']:.5f}" not in text
 
@@ -161,8 +157,7 @@ def test_each_rank_holds_its_own_half_of_the_experts(uncut: Path) -> None:
 
 def test_the_same_command_again_has_nothing_to_do(uncut: Path, demo_shards: Path) -> None:
     before = metrics(uncut)
-    done = run_command(*two_ranks(demo_shards, uncut))
-    assert "nothing to do" in done.stdout
+    assert "nothing to do" in two_ranks(demo_shards, uncut)
     assert metrics(uncut) == before
 
 
@@ -170,7 +165,9 @@ def test_a_killed_rank_ends_the_run_and_the_same_command_resumes_to_the_bit(
     uncut: Path, demo_shards: Path, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
-    command = two_ranks(demo_shards, run_dir)
+    # The real launcher, at a port of its own: other tests train at the same time.
+    command = ["deepspeed", "--num_gpus", "2", "--master_port", str(free_port()), "launch/pretrain.py"]
+    command += settings(demo_shards, run_dir)
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
@@ -188,8 +185,7 @@ def test_a_killed_rank_ends_the_run_and_the_same_command_resumes_to_the_bit(
 
 
 def test_one_rank_takes_the_same_steps_as_two(uncut: Path, demo_shards: Path, tmp_path: Path) -> None:
-    command = ["torchrun", "--nproc-per-node", "1", *one_rank(demo_shards, tmp_path / "run")[1:]]
-    run_command(*command)
+    one_rank(demo_shards, tmp_path / "run")
     for two, one in list(zip(metrics(uncut), metrics(tmp_path / "run"), strict=True))[:20]:
         assert one["loss"] == pytest.approx(two["loss"], abs=1e-5)
         assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=2e-3)
@@ -203,7 +199,7 @@ def test_a_checkpoint_of_two_ranks_continues_on_one(uncut: Path, demo_shards: Pa
     name = "step-00000016"
     os.symlink(uncut / "checkpoints" / name, run_dir / "checkpoints" / name)
     (run_dir / "checkpoints" / "latest").write_text(name)
-    run_command(*one_rank(demo_shards, run_dir))
+    one_rank(demo_shards, run_dir)
     for one, two in zip(metrics(run_dir), metrics(uncut)[16:], strict=True):
         assert one["loss"] == pytest.approx(two["loss"], abs=1e-5)
 
@@ -218,43 +214,33 @@ def test_a_damaged_checkpoint_is_refused_by_name(uncut: Path, demo_shards: Path,
     data = bytearray((folder / "part-00001-of-00002.safetensors").read_bytes())
     data[-1] ^= 1
     (folder / "part-00001-of-00002.safetensors").write_bytes(data)
-    refused(one_rank(demo_shards, run_dir), 1, "part-00001-of-00002.safetensors is damaged")
+    refused(demo_shards, run_dir, "", 1, "part-00001-of-00002.safetensors is damaged")
 
 
 def test_another_configuration_does_not_continue_a_run(uncut: Path, demo_shards: Path) -> None:
-    refused(one_rank(demo_shards, uncut, "optim.weight_decay=0.1"), 1, "optim.weight_decay was 0.05 and is now 0.1")
+    refused(demo_shards, uncut, "optim.weight_decay=0.1", 1, "optim.weight_decay was 0.05 and is now 0.1")
 
 
 @pytest.mark.parametrize(
-    ("override", "words"),
+    ("override", "code", "words"),
     [
-        ("engine.ep_size=2", "engine.ep_size 2 does not divide the world size 1"),
-        ("data.streams.rgb.collections=[nowhere]", "nowhere"),
-        ("data.streams.sen12ms.sensors=[s1, s3]", "s3"),
+        ("engine.ep_size=2", 2, "engine.ep_size 2 does not divide the world size 1"),
+        ("data.streams.rgb.collections=[nowhere]", 1, "nowhere"),
+        ("data.streams.sen12ms.sensors=[s1, s3]", 2, "s3"),
     ],
 )
 def test_what_cannot_work_is_refused_before_training(
-    override: str, words: str, demo_shards: Path, tmp_path: Path
+    override: str, code: int, words: str, demo_shards: Path, tmp_path: Path
 ) -> None:
-    refused(one_rank(demo_shards, tmp_path / "run", override), None, words)
+    refused(demo_shards, tmp_path / "run", override, code, words)
 
 
 def test_ranks_that_disagree_stop_before_the_first_step(demo_shards: Path, tmp_path: Path) -> None:
-    processes = []
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    for rank in range(2):
-        environment = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        command = settings(demo_shards, tmp_path / "run", f"data.streams.rgb.sub_batch={4 * (rank + 1)}")
-        processes.append(
-            subprocess.Popen([BIN / "python", *command], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-        )
-    for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 1
-        assert "rank 1 has another configuration than rank 0: data.streams.rgb.sub_batch is 8 instead of 4" in errors
+    each = [["--set", f"data.streams.rgb.sub_batch={4 * (rank + 1)}"] for rank in range(2)]
+    ranks = start_ranks(2, settings(demo_shards, tmp_path / "run"), tmp_path / "log", each)
+    assert ranks.wait(launcher=False) == [1, 1]
+    complaint = "rank 1 has another configuration than rank 0: data.streams.rgb.sub_batch is 8 instead of 4"
+    assert ranks.printed().count(complaint) == 2
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
@@ -272,11 +258,11 @@ def test_the_papers_model_takes_a_step_on_a_cpu(demo_shards: Path, tmp_path: Pat
     assert 0 < row["loss"] < 10
 
 
-def refused(command: list[str], code: int | None, words: str) -> None:
-    done = run_command(*command, check=False)
-    assert done.returncode == code if code is not None else done.returncode in (1, 2), done.stderr
-    assert [line for line in done.stderr.splitlines() if line.startswith("error: ") and words in line], done.stderr
-    assert "Traceback" not in done.stderr
+def refused(shards: Path, run_dir: Path, override: str, code: int, words: str) -> None:
+    more = ["engine.ep_size=1", *([override] if override else [])]
+    printed = run_ranks(1, settings(shards, run_dir, *more), run_dir.with_name("refused"), code)
+    assert [line for line in printed.splitlines() if line.startswith("error: ") and words in line], printed
+    assert "Traceback" not in printed
 
 
 def wait_for_step(run_dir: Path, step: int, process: subprocess.Popen[bytes]) -> None:

@@ -14,6 +14,7 @@ from gfm_pipeline.models.config import MoEConfig
 from gfm_pipeline.train.config import TrainConfig
 from tests.conftest import ROOT, run_command
 from tests.integration.test_pretrain import TINY
+from tests.ranks import run_gfm
 
 SIZES = [*TINY, "data.streams.rgb.sensors=[rgb]", "data.lanes=2"]
 
@@ -25,7 +26,7 @@ def words(*settings: str) -> list[str]:
 
 
 def test_contenders_ratios_and_where_the_time_goes(tmp_path: Path) -> None:
-    done = run_command("gfm", "bench", "step", *words(), "--steps", "1", "--json", tmp_path / "out.json")
+    done = run_gfm("bench", "step", *words(), "--steps", "1", "--json", tmp_path / "out.json")
     tree = json.loads((tmp_path / "out.json").read_text())
     scores = tree["contenders"]
     assert scores.keys() == {"timm", "dense", "moe"}
@@ -74,8 +75,7 @@ def test_a_layer_against_deepspeeds_on_two_ranks(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_measured_is_refused(arguments: list[str], message: str) -> None:
     verb, *rest = arguments
-    done = run_command("gfm", "bench", verb, *words(), *rest, check=False)
-    assert done.returncode == 2
+    done = run_gfm("bench", verb, *words(), *rest, code=2)
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
