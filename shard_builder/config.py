@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator
 from gfm_pipeline.config import StrictModel, parse_config
 from gfm_pipeline.errors import ConfigError, nearest
 from gfm_pipeline.sensors import Display, Dtype, Quantisation, SensorSpec
-from gfm_pipeline.shards.codec import CODECS
+from gfm_pipeline.shards.codec import CODECS, ENCODINGS
 from gfm_pipeline.shards.quantise import stored_dtype
 from gfm_pipeline.storage import StorageConfig
 from shard_builder.archives.member import Limits
@@ -41,8 +41,8 @@ class SensorOverride(StrictModel):
     quantised: Quantisation | None = None
     """Store float32 in dB as 16-bit multiples of a step: lossy, with a bound that the manifest states."""
     codec: str | None = None
-    """Encoding of the sensor's rasters: "blosc2", "tif", "npy" or "jxl". When not given, blosc2, and a JPEG keeps its
-    own bytes."""
+    """Encoding of the sensor's rasters: "blosc2", "blosc2-lz4" (larger, decodes faster), "tif", "npy" or "jxl". When
+    not given, blosc2, and a JPEG keeps its own bytes."""
 
 
 class BuildConfig(StrictModel):
@@ -135,16 +135,16 @@ def resolve_sensors(config: BuildConfig, shipped: Iterable[SensorSpec]) -> dict[
     for name, override in config.sensors.items():
         if name not in specs:
             raise ConfigError(f"sensors.{name}: source {config.source} has no such sensor. {nearest(name, specs)}")
-        if override.codec is not None and (override.codec not in CODECS or override.codec == "jpg"):
-            known = ", ".join(sorted(set(CODECS) - {"jpg"}))
+        if override.codec is not None and (override.codec not in ENCODINGS or override.codec == "jpg"):
+            known = ", ".join(sorted(set(ENCODINGS) - {"jpg"}))
             raise ConfigError(f"sensors.{name}.codec: found '{override.codec}', expected one of {known}.")
     resolved = {name: _with(spec, config.override(name)) for name, spec in specs.items()}
     for name, spec in resolved.items():
-        extension = config.override(name).codec
-        held = CODECS[extension].dtypes if extension else None
+        encoding = config.override(name).codec
+        held = CODECS[ENCODINGS[encoding][0]].dtypes if encoding else None
         if held is not None and stored_dtype(spec) not in held:
             raise ConfigError(
-                f"sensors.{name}.codec is {extension}, which holds {', '.join(held)}; {name} is {stored_dtype(spec)}. "
+                f"sensors.{name}.codec is {encoding}, which holds {', '.join(held)}; {name} is {stored_dtype(spec)}. "
                 "Choose blosc2, tif or npy."
             )
     return resolved

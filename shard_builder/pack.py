@@ -76,5 +76,6 @@ class Packer:
             except ShardError as error:
                 raise ItemError(f"{planned.source_file}: {error}") from error
             pixels = replace(pixels, raster=restore(stored, spec))
-        extension = override.codec or DEFAULT_CODEC
-        return Packed(decoded.facts, shape, str(stored.dtype), extension, codec.encode(stored, extension), pixels)
+        encoding = override.codec or DEFAULT_CODEC
+        extension, _ = codec.ENCODINGS[encoding]
+        return Packed(decoded.facts, shape, str(stored.dtype), extension, codec.encode(stored, encoding), pixels)

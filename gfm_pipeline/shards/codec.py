@@ -12,8 +12,8 @@ import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, TypeVar
+from functools import lru_cache, partial
+from typing import Any, Literal, TypeVar
 
 import imagecodecs
 import numpy as np
@@ -50,9 +50,14 @@ class Codec:
     """Types that it holds without loss; None for all."""
 
 
-def encode(raster: Raster, extension: str) -> bytes:
-    """Return `raster` [.., C,H,W] as the bytes of a member; the same raster always gives the same bytes."""
-    return _codec(extension).encode(np.ascontiguousarray(raster))
+def encode(raster: Raster, encoding: str) -> bytes:
+    """Return `raster` [.., C,H,W] as the bytes of a member; the same raster always gives the same bytes.
+
+    `encoding` is one of ENCODINGS: a codec's extension, or a variant of one.
+    """
+    if encoding not in ENCODINGS:
+        raise ShardError(f"no encoding '{encoding}'. {nearest(encoding, ENCODINGS)}")
+    return ENCODINGS[encoding][1](np.ascontiguousarray(raster))
 
 
 def decode_window(data: Encoded, extension: str, dtype: str, shape: tuple[int, ...], window: Window) -> Raster:
@@ -63,11 +68,11 @@ def decode_window(data: Encoded, extension: str, dtype: str, shape: tuple[int, .
     row, column, height, width = window
     if min(window) < 0 or row + height > shape[-2] or column + width > shape[-1]:
         raise ShardError(f"window {window} leaves a raster of {shape[-2]} x {shape[-1]} pixels.")
-    partial = _codec(extension).decode_rows
-    if partial is None or not height:
+    some_rows = _codec(extension).decode_rows
+    if some_rows is None or not height:
         rows = decode(data, extension, dtype, shape)[..., row : row + height, :]
     else:
-        rows = _guarded(extension, data, lambda: partial(data, np.dtype(dtype), shape, (row, row + height)))
+        rows = _guarded(extension, data, lambda: some_rows(data, np.dtype(dtype), shape, (row, row + height)))
     return np.ascontiguousarray(rows[..., column : column + width])
 
 
@@ -106,12 +111,12 @@ def _codec(extension: str) -> Codec:
     return CODECS[extension]
 
 
-def _blosc2_encode(raster: Raster) -> bytes:
+def _blosc2_encode(raster: Raster, compressor: Literal["zstd", "lz4hc"] = "zstd") -> bytes:
     return bytes(
         imagecodecs.blosc2_encode(
             raster.tobytes(),
             level=1,
-            compressor="zstd",
+            compressor=compressor,
             shuffle="shuffle",
             typesize=raster.dtype.itemsize,
             numthreads=1,
@@ -185,3 +190,10 @@ CODECS: dict[str, Codec] = {
     "jxl": Codec(encode_jxl, decode_jxl, dtypes=JXL_DTYPES),
     "jpg": Codec(_jpeg_encode, _jpeg_decode, dtypes=("uint8",)),
 }
+
+ENCODINGS: dict[str, tuple[str, Callable[[Raster], bytes]]] = {
+    **{extension: (extension, one.encode) for extension, one in CODECS.items()},
+    "blosc2-lz4": ("blosc2", partial(_blosc2_encode, compressor="lz4hc")),
+}
+"""By name, the extension of its members and what makes them. blosc2-lz4 decodes about three times as fast as blosc2 and
+takes 5% (Sentinel-1) to 25% (Sentinel-2) more bytes; either is read without knowing which it is."""

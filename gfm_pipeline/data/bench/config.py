@@ -30,7 +30,7 @@ class DataBenchConfig(StrictModel):
     """Of the collections; None: all images."""
     alone: str | None = None
     """A sensor that is also measured by itself; None: the first by name, of collections with several."""
-    encodings: tuple[Literal["blosc2", "npy", "tif", "jxl"], ...] = ("blosc2", "npy")
+    encodings: tuple[Literal["blosc2", "blosc2-lz4", "npy", "tif", "jxl"], ...] = ("blosc2", "npy")
     """Of the made input."""
     places: Annotated[int, Field(ge=16, le=100_000)] = 96
     """Places of the made input, of which each is a pair of sensors."""

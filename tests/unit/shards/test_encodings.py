@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from gfm_pipeline.errors import ConfigError, ShardError
 from gfm_pipeline.sensors import Dtype, Quantisation, SensorSpec, builtin_sensor
-from gfm_pipeline.shards.codec import CODECS, decode, decode_window, encode
+from gfm_pipeline.shards.codec import CODECS, ENCODINGS, decode, decode_window, encode
 from gfm_pipeline.shards.quantise import decode_member, quantise, restore
 from shard_builder.config import BuildConfig, resolve_sensors
 
-EXTENSIONS = sorted(set(CODECS) - {"jpg"})
+NAMES = sorted(set(ENCODINGS) - {"jpg"})
 DTYPES = get_args(Dtype)
 SHAPES = st.one_of(
     st.tuples(st.integers(1, 14), st.integers(1, 140), st.integers(1, 70)),
@@ -37,21 +37,22 @@ def same(a: np.ndarray, b: np.ndarray) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
-@pytest.mark.parametrize("extension", EXTENSIONS)
+@pytest.mark.parametrize("encoding", NAMES)
 @pytest.mark.parametrize("dtype", DTYPES)
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 99), shape=SHAPES, corner=st.tuples(*[st.floats(0, 1)] * 4))
 def test_what_goes_in_comes_out(
-    extension: str, dtype: str, seed: int, shape: tuple[int, ...], corner: tuple[float, float, float, float]
+    encoding: str, dtype: str, seed: int, shape: tuple[int, ...], corner: tuple[float, float, float, float]
 ) -> None:
     raster = drawn(seed, dtype, shape)
+    extension, _ = ENCODINGS[encoding]
     held = CODECS[extension].dtypes
     if held is not None and dtype not in held:
         with pytest.raises(ShardError, match=f"not {dtype}"):
-            encode(raster, extension)
+            encode(raster, encoding)
         return
-    data = encode(raster, extension)
-    assert data == encode(raster.copy(), extension)
+    data = encode(raster, encoding)
+    assert data == encode(raster.copy(), encoding)
     assert same(decode(data, extension, dtype, shape), raster)
     height, width = shape[-2:]
     row, column = int(corner[0] * (height - 1)), int(corner[1] * (width - 1))
@@ -60,12 +61,13 @@ def test_what_goes_in_comes_out(
     assert same(part, np.ascontiguousarray(raster[..., row : row + rows, column : column + columns]))
 
 
-@pytest.mark.parametrize("extension", EXTENSIONS)
+@pytest.mark.parametrize("encoding", NAMES)
 @settings(max_examples=150, deadline=None)
 @given(at=st.floats(0, 1, exclude_max=True), value=st.binary(min_size=1, max_size=6), cut=st.booleans())
-def test_damaged_bytes_raise_nothing_but_shard_errors(extension: str, at: float, value: bytes, cut: bool) -> None:
+def test_damaged_bytes_raise_nothing_but_shard_errors(encoding: str, at: float, value: bytes, cut: bool) -> None:
     raster = drawn(0, "uint16", (3, 20, 17))
-    data = bytearray(encode(raster, extension))
+    extension, _ = ENCODINGS[encoding]
+    data = bytearray(encode(raster, encoding))
     where = int(at * len(data))
     data[where:] = b"" if cut else value + data[where + len(value) :]
     for read in (
@@ -79,9 +81,10 @@ def test_damaged_bytes_raise_nothing_but_shard_errors(extension: str, at: float,
         assert found.dtype == np.uint16  # checksums, not codecs, notice what still decodes
 
 
-@pytest.mark.parametrize("extension", EXTENSIONS)
-def test_bytes_that_claim_more_are_refused(extension: str) -> None:
-    data = encode(np.zeros((2, 300, 300), np.uint16), extension)
+@pytest.mark.parametrize("encoding", NAMES)
+def test_bytes_that_claim_more_are_refused(encoding: str) -> None:
+    extension, _ = ENCODINGS[encoding]
+    data = encode(np.zeros((2, 300, 300), np.uint16), encoding)
     for dtype, shape in (("uint16", (2, 30, 30)), ("uint8", (2, 300, 300)), ("uint16", (2, 300, 299))):
         with pytest.raises(ShardError):
             decode(data, extension, dtype, shape)
