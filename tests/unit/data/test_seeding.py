@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gfm_pipeline.data.seeding import permutation, raw_bits, stable_id, uniforms
+from gfm_pipeline.data.seeding import MAX_SEED, permutation, raw_bits, stable_id, uniforms
 
 
 def test_bits_are_those_of_every_numpy_and_machine():
@@ -28,3 +30,10 @@ def test_permutations_are_permutations():
     assert sorted(permutation(1000, 1)) == list(range(1000))
     assert permutation(1000, 1).tolist() != permutation(1000, 2).tolist()
     assert len(permutation(0, 1)) == 0
+
+
+@given(name=st.lists(st.integers(0, MAX_SEED), min_size=1, max_size=6), count=st.integers(1, 50))
+def test_words_are_those_of_a_fresh_generator(name, count):
+    words = [len(name), *(half for number in name for half in (number % 2**32, number >> 32))]
+    expected = np.random.Philox(np.random.SeedSequence(words)).random_raw(count)
+    np.testing.assert_array_equal(raw_bits(count, *name), expected)

@@ -166,7 +166,7 @@ def test_nonsense_in_a_configuration_is_told() -> None:
     for changes, words in (
         ({"s2": {"quantised": {"step": 1}}}, "quantised is for float32 in dB, s2 is uint16"),
         ({"s2": {"codec": "jxl", "dtype": "uint32"}}, "jxl, which holds uint8, uint16, int16, float32; s2 is uint32"),
-        ({"s2": {"codec": "zip"}}, "found 'zip', expected one of blosc2, jxl, npy, tif"),
+        ({"s2": {"codec": "zip"}}, "found 'zip', expected one of blosc2, blosc2-lz4, jxl, npy, tif"),
     ):
         config = BuildConfig(source="sen12ms", input="x", output="y", sensors=changes)  # type: ignore[arg-type]
         with pytest.raises(ConfigError, match=words):
