@@ -25,7 +25,7 @@ class _Generator(threading.local):
         self._state: Any = self._philox.state
         self._state["state"]["counter"] = np.zeros(4, np.uint64)
 
-    def raw(self, key: NDArray[np.uint64], count: int) -> NDArray[np.uint64]:
+    def raw(self, key: NDArray[Any], count: int) -> NDArray[np.uint64]:
         """Return the first `count` words that `Philox(key=key)` gives."""
         self._state["state"]["key"] = key
         self._philox.state = self._state
