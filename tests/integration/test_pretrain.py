@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import statistics
 import subprocess
 import time
 from pathlib import Path
@@ -186,7 +187,11 @@ def test_a_killed_rank_ends_the_run_and_the_same_command_resumes_to_the_bit(
 
 def test_one_rank_takes_the_same_steps_as_two(uncut: Path, demo_shards: Path, tmp_path: Path) -> None:
     one_rank(demo_shards, tmp_path / "run")
-    for two, one in list(zip(metrics(uncut), metrics(tmp_path / "run"), strict=True))[:20]:
+    steps = list(zip(metrics(uncut), metrics(tmp_path / "run"), strict=True))[:20]
+    # The gradient of an L1 loss jumps where a prediction meets its target: a difference in the last bit may turn the
+    # sign of a pixel's, and the norm then differs by a thousandth (with a squared loss, never by more than 1e-6).
+    assert statistics.median(abs(one["grad_norm"] - two["grad_norm"]) for two, one in steps) < 1e-6
+    for two, one in steps:
         assert one["loss"] == pytest.approx(two["loss"], abs=1e-5)
         assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=2e-3)
         for layer, load in two["expert_load"].items():  # a token between two experts may go either way
