@@ -35,6 +35,10 @@ class PeriodicEvaluation:
             return
         started = time.perf_counter()
         model = self._whole_model(run)
+        # A batch that comes to the encoder shows the watchdog that the evaluation goes on, however long it takes.
+        model.encoder.layers[0].register_forward_pre_hook(
+            lambda module, inputs: run.beat(f"evaluation after step {step}")
+        )
         found = self._evaluator.measure(model, run.world.device, run.world)
         if run.track.is_open:
             for name, held_out in self._evaluator.reconstructed.items():

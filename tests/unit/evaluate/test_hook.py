@@ -42,15 +42,17 @@ def test_it_measures_when_it_is_its_turn_and_at_the_end(root: Path) -> None:  # 
     mixture = open_mixture(config.data)
     model = MsGFM(config.model, mixture.sensors, config.data.image_px, 7)  # other weights than config.seed's
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    notes = Notes()
+    notes, beats = Notes(), list[str]()
     run: Any = SimpleNamespace(
         config=config, world=Lone(), mixture=mixture, model=model, track=notes, last_step=5, run_dir=root
     )
+    run.beat = beats.append
     hook = PeriodicEvaluation(run)
     draws = torch.get_rng_state()
     for step in range(5):
         hook(run, step)
     assert [(table, row["step"]) for table, row in notes.rows] == [("evaluation", 2), ("evaluation", 4)]
+    assert all(beats.count(f"evaluation after step {step}") >= 4 for step in (2, 4))  # for each batch
     assert notes.pictures.keys() == {f"evaluation/val/{a}-to-{b}" for a in ("s1", "s2") for b in ("s1", "s2")}
     assert all(p.ndim == 3 and p.shape[2] == 3 and p.std() > 0 for p in notes.pictures.values())
     # Of this model's weights, and nothing of it has changed.
