@@ -9,6 +9,7 @@ from typing import ClassVar
 from gfm_pipeline.errors import ArchiveError, ItemError
 from gfm_pipeline.sensors import SensorSpec, builtin_sensor
 from shard_builder.archives import ArchiveReader, MemberRef, kind_of
+from shard_builder.archives.member import parts_of
 from shard_builder.images import IMAGE_EXTENSIONS, extension_of, load_rgb, original_jpeg, read_size, tile_windows
 from shard_builder.planned import PlannedRaster
 from shard_builder.raster import Decoded, Original
@@ -65,7 +66,7 @@ class ImageArchive(Source):
 
     def _is_image(self, view: InputView, archive: str, ref: MemberRef) -> bool:
         """Return whether a name is one of an image; macOS puts hidden shadows of every file into its zips."""
-        hidden = any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(ref.member).parts)
+        hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts_of(ref.member))
         if not hidden and kind_of(ref.member):
             view.ignore(archive, "archives inside an archive: unpack them, or give them as inputs of their own")
             return False

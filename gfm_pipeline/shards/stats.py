@@ -59,11 +59,23 @@ def _measure_band(band: str, pixels: NDArray[np.generic]) -> BandStats:
 
 def _exact_moments(pixels: NDArray[np.generic]) -> tuple[float, float]:
     """Return mean and sum of squared differences from it of integers of up to 16 bits, correctly rounded."""
+    if pixels.dtype.itemsize == 1:
+        return _exact_moments_of_bytes(pixels)
     total = squares = 0
     for start in range(0, pixels.size, _EXACT_PIXELS):
         values = pixels[start : start + _EXACT_PIXELS].astype(np.float64)
         total += int(values.dot(_ones(values.size)))
         squares += int(values.dot(values))
+    return total / pixels.size, (pixels.size * squares - total * total) / pixels.size
+
+
+def _exact_moments_of_bytes(pixels: NDArray[np.generic]) -> tuple[float, float]:
+    """As above, of integers of 8 bits: in rows whose sums of squares are exact in 32-bit floats, twice as fast."""
+    whole = pixels.size // _EXACT_BYTES * _EXACT_BYTES
+    rows = pixels[:whole].reshape(-1, _EXACT_BYTES).astype(np.float32)
+    rest = pixels[whole:].astype(np.int64)
+    total = int(rows.sum(axis=1).sum(dtype=np.float64)) + int(rest.sum())
+    squares = int(np.einsum("ij,ij->i", rows, rows).sum(dtype=np.float64)) + int((rest * rest).sum())
     return total / pixels.size, (pixels.size * squares - total * total) / pixels.size
 
 
@@ -75,6 +87,8 @@ def _moments(pixels: NDArray[np.generic]) -> tuple[float, float]:
     return mean, float(values.sum())
 
 
+_EXACT_BYTES = 2**8
+"""The squares of so many 8-bit integers sum to less than 2**24."""
 _EXACT_PIXELS = 2**13
 """The squares of so many 16-bit integers sum to less than 2**53, and no BLAS starts threads for so few.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,16 +34,17 @@ def _list_local(root: Path, relative: str) -> Iterator[MemberRef | Refused]:
     top = root / relative if relative else root
     for folder, names, files in os.walk(top, followlinks=False, onerror=_raise):
         names.sort()
-        for name in sorted([*files, *(n for n in names if (Path(folder) / n).is_symlink())]):
-            path = Path(folder) / name
-            inside = path.relative_to(root).as_posix()
+        prefix = Path(folder).relative_to(root).as_posix() + "/" if Path(folder) != root else ""
+        for name in sorted([*files, *(n for n in names if os.path.islink(f"{folder}/{n}"))]):
+            inside = prefix + name
+            found = os.lstat(f"{folder}/{name}")
             reason = unsafe_reason(inside)
-            if reason is None and (path.is_symlink() or not path.is_file()):
+            if reason is None and not stat.S_ISREG(found.st_mode):
                 reason = "link or special file"
             if reason is not None:
                 yield Refused(printable(inside), reason)
             else:
-                yield MemberRef("", "folder", inside, path.stat().st_size)
+                yield MemberRef("", "folder", inside, found.st_size)
 
 
 def _raise(error: OSError) -> None:

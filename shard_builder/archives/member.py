@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Literal
 
 from shard_builder.archives.parts import whole_name
@@ -71,14 +70,21 @@ def kind_of(name: str) -> Literal["zip", "tar", "tar.gz"] | None:
     return "tar" if name.endswith(".tar") else None
 
 
+def parts_of(name: str) -> list[str]:
+    """Return the folders and the file of a relative name, as PurePosixPath has them."""
+    return [part for part in name.split("/") if part not in ("", ".")]
+
+
 def unsafe_reason(name: str) -> str | None:
     """Return why a member name is refused, or None for a plain relative one."""
-    parts = PurePosixPath(name.replace("\\", "/")).parts
+    parts = parts_of(name.replace("\\", "/"))
     if name.startswith(("/", "\\")) or (parts and parts[0].endswith(":")):
         return "absolute path"
     if ".." in parts:
         return "path that leaves the archive"
-    if not name.strip() or any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+    if not name.strip():
+        return "empty or damaged name"
+    if not (name.isascii() and name.isprintable()) and any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
         return "empty or damaged name"
     return None
 

@@ -11,12 +11,14 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from gfm_pipeline.errors import ItemError
 from shard_builder.archives import MemberRef
 from shard_builder.config import BuildConfig
-from shard_builder.images import decode_rgb, decode_tiff, image_size, tile_windows
+from shard_builder.images import _jpeg_header, _pillow_header, decode_rgb, decode_tiff, image_size, tile_windows
 from tests.make.archives import tiff
 
 
@@ -187,3 +189,35 @@ def test_damaged_images_raise_nothing_but_item_errors(kind: str) -> None:
         for read in (decode_rgb, decode_tiff, image_size):
             with contextlib.suppress(ItemError):
                 read(bytes(data), REF)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    mode=st.sampled_from(["RGB", "L", "CMYK"]),
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    how=st.fixed_dictionaries(
+        {},
+        optional={
+            "quality": st.integers(1, 100),
+            "progressive": st.booleans(),
+            "subsampling": st.integers(0, 2),
+            "comment": st.binary(max_size=300),
+            "exif": st.just(b"Exif\0\0" + bytes(40)),
+        },
+    ),
+    at=st.floats(0, 1, exclude_max=True),
+    damage=st.one_of(st.none(), st.integers(0, 255)),
+)
+def test_a_jpegs_header_says_what_pillow_reads(
+    mode: str, size: tuple[int, int], how: dict[str, Any], at: float, damage: int | None
+) -> None:
+    stream = io.BytesIO()
+    Image.new(mode, size, 77).save(stream, "JPEG", **how)
+    data = bytearray(stream.getvalue())
+    if damage is None:
+        assert _jpeg_header(bytes(data)) == (None if mode == "CMYK" else _pillow_header(bytes(data)))
+        return
+    data[int(at * len(data))] = damage
+    found = _jpeg_header(bytes(data))
+    with contextlib.suppress(Exception):  # Pillow also looks into tables, which decoding does here
+        assert found in (None, _pillow_header(bytes(data)))
