@@ -21,6 +21,7 @@ from tests.integration.test_build import command, wait_for_orphans
 
 MANY = pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])
 SETTINGS = ("max_samples=1", "workers=2")
+SHARDS = 12
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,7 @@ def undisturbed(demo_archives: Path, tmp_path_factory: pytest.TempPathFactory) -
     run_command(*command("sen12ms", demo_archives, out, *SETTINGS))
     seconds = time.monotonic() - started
     run_command("shard-builder", "verify", out)
+    assert len(list(out.glob("shards/*.json"))) == SHARDS
     return digests(out), seconds
 
 
@@ -38,6 +40,18 @@ def start(words: list[str]) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     return subprocess.Popen(words, cwd=ROOT, env=environment, start_new_session=True, **quiet)  # type: ignore[call-overload, no-any-return]
+
+
+def wait_for_a_moment(
+    number: int, rng: random.Random, out: Path, process: subprocess.Popen[bytes], seconds: float
+) -> None:
+    """Wait for a random time; every second time, until a random number of shards is there."""
+    if number % 2:
+        time.sleep(rng.uniform(0.3, 0.98) * seconds)
+        return
+    wanted = rng.randrange(SHARDS)
+    while process.poll() is None and len(list(out.glob("shards/*.json"))) < wanted:
+        time.sleep(0.002)
 
 
 @pytest.mark.parametrize("moments", [2, MANY])
@@ -52,11 +66,11 @@ def test_the_builder(
         out = tmp_path / f"out{number}"
         words = command("sen12ms", demo_archives, out, *SETTINGS)
         process = start(words)
-        time.sleep(rng.uniform(0.3, 0.98) * seconds)
+        wait_for_a_moment(number, rng, out, process, seconds)
         hits += process.poll() is None
         if process.poll() is None:
-            between += 0 < len(list(out.glob("shards/*.json"))) < len(expected) // 2
-            (os.killpg if number % 2 else os.kill)(process.pid, signal.SIGKILL)
+            between += 0 < len(list(out.glob("shards/*.json"))) < SHARDS
+            (os.killpg if number % 4 < 2 else os.kill)(process.pid, signal.SIGKILL)
         process.wait()
         run_command(*words)
         wait_for_orphans(out)
@@ -77,7 +91,7 @@ def test_shares(moments: int, demo_archives: Path, undisturbed: tuple[dict[str, 
         words = command("sen12ms", demo_archives, out, *SETTINGS)
         shares = [[*words, "--task", f"{index}/2"] for index in (0, 1)]
         processes = [start(share) for share in shares]
-        time.sleep(rng.uniform(0.3, 0.98) * seconds)
+        wait_for_a_moment(number, rng, out, processes[0], seconds)
         hits += processes[0].poll() is None
         if processes[0].poll() is None:
             os.killpg(processes[0].pid, signal.SIGKILL)
@@ -105,7 +119,7 @@ def test_workers_of_a_dask_cluster(
             words += ["--executor", "dask", "--scheduler", cluster.address]
             workers = cluster.worker_pids()
             process = start(words)
-            time.sleep(rng.uniform(0.3, 0.98) * seconds)
+            wait_for_a_moment(number, rng, out, process, seconds)
             victim = process.pid if number % 3 == 2 else rng.choice(workers)
             hits += process.poll() is None
             if process.poll() is None:
