@@ -8,22 +8,11 @@ from typing import Any
 
 import click
 
+from gfm_pipeline.cli.options import of_a_run
+
 
 @click.command()
-@click.option(
-    "--run",
-    "run_dir",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
-    help="Folder of the run.",
-)
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="SECTION.KEY=VALUE",
-    help="Change the run's configuration, say evaluate.probes.",
-)
+@of_a_run("evaluate.probes")
 @click.option("--untrained", is_flag=True, help="Evaluate the weights that the run began with, for comparison.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(run_dir: Path, overrides: tuple[str, ...], untrained: bool, as_json: bool) -> None:

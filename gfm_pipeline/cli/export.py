@@ -6,18 +6,13 @@ from pathlib import Path
 
 import click
 
+from gfm_pipeline.cli.options import of_a_run
+
 
 @click.command()
-@click.option("--run", "run_dir", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
+@of_a_run("data.root")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="New folder for the model.")
 @click.option("--dense", is_flag=True, help="Merge the experts of each layer into one; says what that costs.")
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="SECTION.KEY=VALUE",
-    help="Change the run's configuration, say data.root.",
-)
 def export(run_dir: Path, out: Path, dense: bool, overrides: tuple[str, ...]) -> None:
     """Write the newest checkpoint of a run as model.safetensors, config.json and a model card."""
     from gfm_pipeline.export.exporter import export_run

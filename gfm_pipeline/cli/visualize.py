@@ -6,24 +6,13 @@ from pathlib import Path
 
 import click
 
+from gfm_pipeline.cli.options import of_a_run
+
 
 @click.command()
-@click.option(
-    "--run",
-    "run_dir",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    required=True,
-    help="Folder of the run.",
-)
+@of_a_run("data.root")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for the pictures.")
 @click.option("--samples", type=click.IntRange(1, 64), default=5, show_default=True, help="Rows of each picture.")
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="SECTION.KEY=VALUE",
-    help="Change the run's configuration, say data.root.",
-)
 def visualize(run_dir: Path, out: Path, samples: int, overrides: tuple[str, ...]) -> None:
     """Draw reconstructions per sensor and across sensors, loss curves and expert load of a run."""
     from gfm_pipeline.viz.run import draw_run
