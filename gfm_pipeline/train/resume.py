@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from gfm_pipeline.config import dump_config
 from gfm_pipeline.data.mixture import make_plan
 from gfm_pipeline.data.state import LoaderState
-from gfm_pipeline.errors import CheckpointError, TrainingError
+from gfm_pipeline.errors import CheckpointError, GfmError, TrainingError
 from gfm_pipeline.train.assemble import Run
 from gfm_pipeline.train.checkpoint import CONFIG_FILE, SCRATCH, CheckpointState
 from gfm_pipeline.train.comm import World, assert_equal_on_all_ranks
@@ -91,7 +91,7 @@ def _completed(stored: dict[str, Any]) -> dict[str, Any]:
     """Return the configuration of a checkpoint with the defaults of keys that came into being after it."""
     try:
         return TrainConfig.model_validate(stored).model_dump(mode="json")
-    except ValidationError:  # it has keys that no longer exist, which the comparison names
+    except (ValidationError, GfmError):  # it has keys or values of another time, which the comparison names
         return stored
 
 
