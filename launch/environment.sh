@@ -27,8 +27,7 @@ prepare_environment() {
     fi
     # Installed once, and again whenever the requirements have changed since.
     if [ ! -f "$stamp" ] || [ "$PROJECT/setup.cfg" -nt "$stamp" ]; then
-        # Modules are compiled when they are first imported; most of what torch brings never is.
-        step "$VENV/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check --editable "$target"
+        step "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$target"
         touch "$stamp"
     fi
     export PATH="$VENV/bin:$PATH"
