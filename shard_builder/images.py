@@ -49,21 +49,24 @@ def image_format(data: bytes, ref: MemberRef) -> str:
 
 def image_size(data: bytes, ref: MemberRef) -> tuple[int, int]:
     """Return (height, width) from an image's header; raise ItemError when there is none, or one of a bomb."""
-    return _header(data, ref)[:2]
+    size = _jpeg_size(data)
+    return _header(data, ref)[:2] if size is None else _plausible(*size, ref)
 
 
 def _header(data: bytes, ref: MemberRef) -> tuple[int, int, str]:
     """Return (height, width, Pillow's word for the bands; "" for a TIFF)."""
     kind = image_format(data, ref)
     try:
-        height, width, mode = (_jpeg_header(data) if kind == "jpg" else None) or (
-            _tiff_header(data) if kind == "tif" else _pillow_header(data)
-        )
+        height, width, mode = _tiff_header(data) if kind == "tif" else _pillow_header(data)
     except Exception as error:  # every library raises its own types for bytes that are no image
         raise ItemError(f"{ref.source_file} is no readable image: {reason_of(error)}") from error
+    return *_plausible(height, width, ref), mode
+
+
+def _plausible(height: int, width: int, ref: MemberRef) -> tuple[int, int]:
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
         raise ItemError(f"{ref.source_file} claims {height} x {width} pixels, expected at most {MAX_PIXELS} in all.")
-    return height, width, mode
+    return height, width
 
 
 def read_size(ref: MemberRef, files: ArchiveReader) -> tuple[int, int]:
@@ -84,8 +87,10 @@ def _tiff_header(data: bytes) -> tuple[int, int, str]:
         return int(page.imagelength), int(page.imagewidth), ""
 
 
-def _jpeg_header(data: bytes) -> tuple[int, int, str] | None:
-    """Return what Pillow says of a usual JPEG, twenty times as fast; None for one that it should look at."""
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Return (height, width) of a usual JPEG, much faster than Pillow; None for what it should look at."""
+    if not data.startswith(b"\xff\xd8\xff"):
+        return None
     at, found = 2, None
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
@@ -94,10 +99,10 @@ def _jpeg_header(data: bytes) -> tuple[int, int, str] | None:
         if marker < 0xC0 or 0xD0 <= marker < _SCAN or length < 2:
             return None  # padding, or a mark that has no place in a header
         if marker in _FRAMES:
-            body = data[at + 4 : at + 2 + length]
-            if found or len(body) < 6 or length != 8 + 3 * body[5] or body[0] != 8 or body[5] not in _MODES:
+            frame = data[at + 4 : at + 2 + length]
+            if found or len(frame) < 6 or length != 8 + 3 * frame[5] or frame[0] != 8 or frame[5] not in (1, 3, 4):
                 return None
-            found = (int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big"), _MODES[body[5]])
+            found = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
         at += 2 + length
     return None
 
@@ -105,8 +110,6 @@ def _jpeg_header(data: bytes) -> tuple[int, int, str] | None:
 _FRAMES = (0xC0, 0xC1, 0xC2)
 """Marks of a frame's header: baseline, extended, progressive (ITU-T T.81, table B.1)."""
 _SCAN = 0xDA
-_MODES = {1: "L", 3: "RGB"}
-"""Pillow's words for 8-bit components."""
 
 
 def _pillow_header(data: bytes) -> tuple[int, int, str]:

@@ -196,4 +196,4 @@ ENCODINGS: dict[str, tuple[str, Callable[[Raster], bytes]]] = {
     "blosc2-lz4": ("blosc2", partial(_blosc2_encode, compressor="lz4hc")),
 }
 """By name, the extension of its members and what makes them. blosc2-lz4 decodes about three times as fast as blosc2 and
-takes 5% (Sentinel-1) to 25% (Sentinel-2) more bytes; either is read without knowing which it is."""
+takes 4% (Sentinel-1) to 25% (Sentinel-2) more bytes; either is read without knowing which it is."""

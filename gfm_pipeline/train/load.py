@@ -11,7 +11,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,16 +54,25 @@ def latest_name(store: Store) -> str | None:
 
 @contextmanager
 def on_this_machine(store: Store, name: str, scratch: Path) -> Iterator[Path]:
-    """Give the folder of a checkpoint, unverified: its own, or a copy in `scratch` that is removed afterwards."""
+    """Give the folder of a checkpoint, unverified: its own, or a copy in `scratch` that is removed afterwards.
+
+    Raises CheckpointError when the copy cannot be written.
+    """
     folder = store.local_path(name)
     if folder is not None:
         yield folder
         return
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch) as copy:
-        folder = Path(copy)
-        (folder / STATE).write_bytes(store.get(f"{name}/{STATE}"))
-        _fetch(store, name, folder, list(read_state(folder).files))
+    with ExitStack() as stack:
+        try:
+            scratch.mkdir(parents=True, exist_ok=True)
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=scratch)))
+            (folder / STATE).write_bytes(store.get(f"{name}/{STATE}"))
+            _fetch(store, name, folder, list(read_state(folder).files))
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot copy {store.url}/{name} to {scratch}: {error.strerror or error}. Make room there, or make "
+                "it writable."
+            ) from error
         yield folder
 
 

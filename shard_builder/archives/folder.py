@@ -37,8 +37,12 @@ def _list_local(root: Path, relative: str) -> Iterator[MemberRef | Refused]:
         prefix = Path(folder).relative_to(root).as_posix() + "/" if Path(folder) != root else ""
         for name in sorted([*files, *(n for n in names if os.path.islink(f"{folder}/{n}"))]):
             inside = prefix + name
-            found = os.lstat(f"{folder}/{name}")
             reason = unsafe_reason(inside)
+            try:
+                found = os.lstat(f"{folder}/{name}")
+            except FileNotFoundError:
+                yield Refused(printable(inside), "gone while the folder was read")
+                continue
             if reason is None and not stat.S_ISREG(found.st_mode):
                 reason = "link or special file"
             if reason is not None:

@@ -38,7 +38,7 @@ def command(source: str, raw: Path, out: Path, *more: str) -> list[str]:
     return words
 
 
-@pytest.mark.parametrize("workers", [2])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_killed_build_goes_on_to_the_same_bytes(workers: int, demo_archives: Path, tmp_path: Path) -> None:
     more = ("max_samples=1", f"workers={workers}")
     run_command(*command("sen12ms", demo_archives, tmp_path / "whole", *more))
@@ -330,7 +330,7 @@ def _open_files() -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("limit", [300, 30_000])
+@pytest.mark.parametrize("limit", [300, 3_000, 30_000])
 def test_a_full_disk_commits_nothing_half(limit: int, tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     sen12ms(tmp_path / "raw")

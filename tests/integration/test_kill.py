@@ -45,8 +45,8 @@ def start(words: list[str]) -> subprocess.Popen[bytes]:
 def wait_for_a_moment(
     number: int, rng: random.Random, out: Path, process: subprocess.Popen[bytes], seconds: float
 ) -> None:
-    """Wait for a random time; every second time, until a random number of shards is there."""
-    if number % 2:
+    """Wait until a random number of shards is there; every fourth time, for a random time."""
+    if number % 4 == 3:
         time.sleep(rng.uniform(0.3, 0.98) * seconds)
         return
     wanted = rng.randrange(SHARDS)
@@ -54,7 +54,7 @@ def wait_for_a_moment(
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize("moments", [2, MANY])
+@pytest.mark.parametrize("moments", [4, MANY])
 def test_the_builder(
     moments: int, demo_archives: Path, undisturbed: tuple[dict[str, str], float], tmp_path: Path
 ) -> None:
@@ -70,17 +70,17 @@ def test_the_builder(
         hits += process.poll() is None
         if process.poll() is None:
             between += 0 < len(list(out.glob("shards/*.json"))) < SHARDS
-            (os.killpg if number % 4 < 2 else os.kill)(process.pid, signal.SIGKILL)
+            (os.killpg if number % 2 else os.kill)(process.pid, signal.SIGKILL)
         process.wait()
         run_command(*words)
         wait_for_orphans(out)
         assert digests(out) == expected, f"after moment {number}"  # equal names too: no leftovers
     print(f"{hits} of {moments} kills came before the end, {between} of them between the first shard and the last")
-    assert hits >= moments // 3  # how long a build takes varies with what else the machine does
+    assert hits > moments / 2
     run_command("shard-builder", "verify", out)
 
 
-@pytest.mark.parametrize("moments", [1, MANY])
+@pytest.mark.parametrize("moments", [3, MANY])
 def test_shares(moments: int, demo_archives: Path, undisturbed: tuple[dict[str, str], float], tmp_path: Path) -> None:
     """Kill one share while another one runs, run it again, then merge."""
     expected, seconds = undisturbed
@@ -101,7 +101,7 @@ def test_shares(moments: int, demo_archives: Path, undisturbed: tuple[dict[str, 
         run_command("shard-builder", "merge", *words[2:])
         assert digests(out) == expected, f"after moment {number}"
     print(f"{hits} of {moments} kills came before the end of a share")
-    assert hits >= moments // 3  # how long a build takes varies with what else the machine does
+    assert hits > moments / 2
 
 
 @pytest.mark.parametrize("moments", [3, MANY])
@@ -133,4 +133,4 @@ def test_workers_of_a_dask_cluster(
             time.sleep(0.2)
             assert digests(out) == expected, f"a worker that outlived its build wrote after moment {number}"
     print(f"{hits} of {moments} kills came before the end")
-    assert hits >= moments // 3  # how long a build takes varies with what else the machine does
+    assert hits > moments / 2

@@ -58,15 +58,15 @@ def test_slurm(demo_archives: Path, expected: dict[str, str], tmp_path: Path) ->
     (tmp_path / "bin" / "sbatch").write_text(SBATCH)
     (tmp_path / "bin" / "sbatch").chmod(0o755)
     out = tmp_path / "a folder" / "out"  # quoting is where such scripts fail
-    words = ["--config", "configs/build/sen12ms.yaml", "--shares", "2", "--set", f"input={demo_archives}"]
+    words = ["--config", "configs/build/sen12ms.yaml", "--shares", "3", "--set", f"input={demo_archives}"]
     words += ["--set", f"output={out}", "--set", "max_samples=2", "--", "--partition=cpu", "--cpus-per-task=2"]
     log = tmp_path / "sbatch.log"
     done = shell("launch/build_slurm.sh", *words, before=str(tmp_path / "bin"), SBATCH_LOG=str(log))
-    assert "Submitted: plan 101, shares 102_[0-1], merge 103." in done.stdout
+    assert "Submitted: plan 101, shares 102_[0-2], merge 103." in done.stdout
     assert digests(out) == expected
     plan, array, merge = log.read_text().splitlines()
     assert "--partition=cpu" in plan
-    assert "--dependency=afterok:101 --array=0-1" in array
+    assert "--dependency=afterok:101 --array=0-2" in array
     assert "--dependency=afterok:102" in merge
     assert all("--requeue" in line for line in (plan, array, merge))
 
@@ -106,8 +106,8 @@ def test_kubernetes(demo_archives: Path, expected: dict[str, str], tmp_path: Pat
         return shell("-c", text, check=False, **environment)
 
     assert pod(merge).returncode == 2  # applied together with the other one, it is too early
-    for index in (1, 0):
-        done = pod(build, JOB_COMPLETION_INDEX=str(index), SHARES="2")
+    for index in (2, 0, 1):
+        done = pod(build, JOB_COMPLETION_INDEX=str(index), SHARES="3")
         assert done.returncode == 0, done.stderr
     assert pod(merge).returncode == 0
     assert digests(tmp_path / "out") == expected
