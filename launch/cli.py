@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gfm_pipeline import __version__
+from gfm_pipeline.cli.options import of_a_config
 from gfm_pipeline.command_line import run
 
 if TYPE_CHECKING:
     from launch.job import Job
 
 _COMMON = (
-    click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="YAML file of the run."),
-    click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value; repeatable."),
     click.option("--env", "asked", multiple=True, metavar="NAME[=VALUE]", help="Variable that every process gets."),
     click.option("--cpu", "on_cpu", is_flag=True, help="Train on CPUs, whatever GPUs there are."),
     click.option("--print", "only_print", is_flag=True, help="Say what would be run, and run nothing."),
@@ -55,7 +54,7 @@ def _common(function: Callable[..., int | None]) -> Callable[..., int | None]:
 
     for option in reversed(_COMMON):
         verb = option(verb)
-    return verb
+    return of_a_config(verb)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

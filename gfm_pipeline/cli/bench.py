@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gfm_pipeline.cli.options import of_a_config
+
 if TYPE_CHECKING:
     from gfm_pipeline.train.comm import World
     from gfm_pipeline.train.config import TrainConfig
@@ -24,17 +26,10 @@ def bench() -> None:
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in (
-        click.option(
-            "--json", "out", type=click.Path(path_type=Path), help="Write all that was measured to this file."
-        ),
-        click.option(
-            "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value; repeatable."
-        ),
-        click.option("--config", "path", type=click.Path(path_type=Path), required=True, help="YAML file of the run."),
-    ):
-        command = option(command)
-    return command
+    out = click.option(
+        "--json", "out", type=click.Path(path_type=Path), help="Write all that was measured to this file."
+    )
+    return of_a_config(out(command))
 
 
 @bench.command()

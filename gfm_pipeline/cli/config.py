@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
+from gfm_pipeline.cli.options import of_a_config
 from gfm_pipeline.config import dump_config, load_config
 from gfm_pipeline.errors import ConfigError
 from gfm_pipeline.train.config import TrainConfig
@@ -17,17 +17,8 @@ def config() -> None:
     """Check and show a training configuration."""
 
 
-def _options(command: Any) -> Any:
-    command = click.option(
-        "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value; repeatable."
-    )(command)
-    return click.option(
-        "--config", "path", type=click.Path(path_type=Path), required=True, help="YAML file of the run."
-    )(command)
-
-
 @config.command()
-@_options
+@of_a_config
 @click.option("--model", is_flag=True, help="Also count parameters and list the optimiser's groups, as comments.")
 def show(path: Path, overrides: tuple[str, ...], model: bool) -> None:
     """Print the configuration with every default filled in, or the first error in it.
@@ -43,7 +34,7 @@ def show(path: Path, overrides: tuple[str, ...], model: bool) -> None:
 
 
 @config.command()
-@_options
+@of_a_config
 @click.option("--world", default=1, show_default=True, type=click.IntRange(min=1), help="Number of processes.")
 @click.option("--per-node", type=click.IntRange(min=1), help="Processes on each machine; all of them by default.")
 def check(path: Path, overrides: tuple[str, ...], world: int, per_node: int | None) -> None:

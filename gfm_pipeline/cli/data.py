@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from gfm_pipeline.cli.data_bench import bench
+from gfm_pipeline.cli.options import of_a_config
 from gfm_pipeline.config import load_config
 from gfm_pipeline.data.mixture import make_plan, open_mixture
 from gfm_pipeline.data.reader import StreamReader
@@ -22,8 +23,7 @@ data.add_command(bench)
 
 
 @data.command()
-@click.option("--config", "path", required=True, type=click.Path(path_type=Path), help="Training configuration (YAML).")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one value of the configuration.")
+@of_a_config
 def check(path: Path, overrides: tuple[str, ...]) -> None:
     """Say what each stream uses and leaves out, and how well it is shuffled against a perfect shuffle."""
     from gfm_pipeline.data.shuffle import shuffle_quality
@@ -58,8 +58,7 @@ def check(path: Path, overrides: tuple[str, ...]) -> None:
 
 
 @data.command()
-@click.option("--config", "path", required=True, type=click.Path(path_type=Path), help="Training configuration (YAML).")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one value of the configuration.")
+@of_a_config
 @click.option("--rank", default=0, show_default=True, type=click.IntRange(min=0), help="Rank to look at.")
 @click.option("--world", default=1, show_default=True, type=click.IntRange(min=1), help="Number of ranks.")
 @click.option("--step", default=0, show_default=True, type=click.IntRange(min=0), help="First optimizer step.")
