@@ -1,7 +1,8 @@
 """Named parts. What varies (source, executor, objective ...) is one file and one name.
 
-A registry owns a package: every module in it is imported at the first look-up, so adding a part means adding a
-file, and no existing file changes. Other distributions add parts through an entry-point group of the same name.
+A registry owns a package, whose modules register their parts when they are imported, so adding a part means adding a
+file, and no existing file changes. The module of a part's own name is looked into first, the others when that does not
+have it. Other distributions add parts through an entry-point group of the same name.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ class Registry(Generic[T]):
 
     def get(self, name: str) -> T:
         """Return the part filed under `name`; raise ConfigError with the nearest name otherwise."""
-        self._load()
+        if name not in self._parts:
+            self._load(name)
+        if name not in self._parts:
+            self._load()
         if name not in self._parts:
             raise ConfigError(f"no {self.kind} is called '{name}'. {nearest(name, self._parts)}")
         return self._parts[name]
@@ -51,13 +55,17 @@ class Registry(Generic[T]):
         self._load()
         return sorted(self._parts)
 
-    def _load(self) -> None:
+    def _load(self, only: str | None = None) -> None:
+        """Import the modules of the package, or that of one name if there is one."""
         with self._loading:  # another thread must not find half of the parts
             if self._loaded:
                 return
             package = importlib.import_module(self.package)
             for module in pkgutil.iter_modules(package.__path__):
-                importlib.import_module(f"{self.package}.{module.name}")
+                if only in (None, module.name):
+                    importlib.import_module(f"{self.package}.{module.name}")
+            if only is not None:
+                return
             for entry in entry_points(group=self.package):
                 entry.load()
             self._loaded = True

@@ -8,7 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gfm_pipeline.shards import CATALOG_PATH, FAILURES_PATH, MANIFEST_PATH
-from gfm_pipeline.shards.manifest import Manifest, Rejected, ShardEntry, Sidecar, dump_document, load_sidecar
+from gfm_pipeline.shards.manifest import (
+    Manifest,
+    Rejected,
+    ShardEntry,
+    Sidecar,
+    dump_document,
+    load_sidecar_with_digest,
+)
 from gfm_pipeline.shards.stats import BandStats, merge
 from gfm_pipeline.storage import Store
 from shard_builder.catalog import write_catalog
@@ -34,8 +41,8 @@ class _Tally:
         self.num_doubles = 0
         self._seen = ScratchTables(path, "CREATE TABLE seen (pixels BLOB PRIMARY KEY) WITHOUT ROWID")
 
-    def add(self, sidecar: Sidecar) -> None:
-        """Count one shard; shards come in the order of the plan."""
+    def add(self, sidecar: Sidecar, sha256: str) -> None:
+        """Count one shard, with the sha256 of its sidecar; shards come in the order of the plan."""
         self.entries.append(
             ShardEntry(
                 name=sidecar.name,
@@ -43,7 +50,7 @@ class _Tally:
                 samples=len(sidecar.samples),
                 bytes=sidecar.tar_bytes,
                 sha256=sidecar.tar_sha256,
-                sidecar_sha256=hashlib.sha256(dump_document(sidecar)).hexdigest(),
+                sidecar_sha256=sha256,
             )
         )
         for sensor in sidecar.sensors:
@@ -82,8 +89,8 @@ def merge_shards(
 
         def sidecars() -> Iterator[Sidecar]:
             for task in plan.tasks:
-                sidecar = load_sidecar(output, task.name)
-                tally.add(sidecar)
+                sidecar, sha256 = load_sidecar_with_digest(output, task.name)
+                tally.add(sidecar, sha256)
                 leave_out(iter(sidecar.rejected))
                 yield sidecar
 

@@ -87,13 +87,14 @@ class Scan:
         if not is_key(key):
             return f"{key!r} cannot be a sample key"
         number, folded = self.sensors.index(sensor), key.lower()
-        row = self._db.run("SELECT id, key, present FROM samples WHERE folded = ?", (folded,)).fetchone()
-        if row is None:
-            insert = "INSERT INTO samples (key, folded, present) VALUES (?, ?, ?)"
-            sample = self._db.run(insert, (key, folded, 1 << number)).lastrowid
+        insert = "INSERT OR IGNORE INTO samples (key, folded, present) VALUES (?, ?, ?)"
+        inserted = self._db.run(insert, (key, folded, 1 << number))
+        if inserted.rowcount:
+            sample = inserted.lastrowid
             self.num_samples += 1
         else:
-            sample, first, present = row
+            query = "SELECT id, key, present FROM samples WHERE folded = ?"
+            sample, first, present = self._db.run(query, (folded,)).fetchone()
             if first != key or present >> number & 1:
                 return f"its key {key} is that of {self._source_file(sample, number)} already"
             self._db.run("UPDATE samples SET present = ? WHERE id = ?", (present | 1 << number, sample))
@@ -104,9 +105,12 @@ class Scan:
 
     def label(self, key: str, labels: Mapping[str, Any]) -> None:
         """File what is said of a sample's content; later words on the same label win."""
-        known = self._db.run("SELECT labels FROM labels WHERE folded = ?", (key.lower(),)).fetchone()
-        merged = {**(json.loads(known[0]) if known else {}), **labels}
-        self._db.run("INSERT OR REPLACE INTO labels VALUES (?, ?)", (key.lower(), json.dumps(merged)))
+        folded = key.lower()
+        if self._db.run("INSERT OR IGNORE INTO labels VALUES (?, ?)", (folded, json.dumps(dict(labels)))).rowcount:
+            return
+        (known,) = self._db.run("SELECT labels FROM labels WHERE folded = ?", (folded,)).fetchone()
+        merged = json.dumps({**json.loads(known), **labels})
+        self._db.run("UPDATE labels SET labels = ? WHERE folded = ?", (merged, folded))
 
     def keyed(self, files: Iterable[tuple[str, MemberRef]]) -> Iterator[tuple[str, str, MemberRef]]:
         """Yield (key, name, file) for every (name, file), in order, with one key per name.

@@ -18,6 +18,7 @@ from gfm_pipeline.errors import ItemError, ShardError, StorageError
 from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.shards import SHARDS_PREFIX, stats
 from gfm_pipeline.shards.manifest import (
+    Member,
     RasterMember,
     Rejected,
     SampleEntry,
@@ -37,6 +38,8 @@ from shard_builder.pack import Packed, Packer
 from shard_builder.plan import PLAN_PATH, ShardTask, load_task
 from shard_builder.planned import PlannedSample
 from shard_builder.source import make_source
+
+WRITEBACK_BYTES = 2**23
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,10 @@ class ShardWriter:
             try:
                 with os.fdopen(descriptor, "wb") as file:
                     shard = _ShardUnderWay(ShardTar(file), task, self._specs)
+                    disk = _Writeback(file)
                     for sample in task.samples:
                         self._add(shard, sample)
+                        disk.advance()
                     size, sha256 = shard.tar.close()
                     _sync(file)
                 self._check_wanted(name)
@@ -159,10 +164,10 @@ class _ShardUnderWay:
         self.entries.append(
             SampleEntry(
                 key=sample.key,
-                meta=written["json"],
+                meta=Member(**written["json"]._asdict()),
                 sensors={
                     sensor: RasterMember(
-                        **written[f"{sensor}.{item.extension}"].model_dump(),
+                        **written[f"{sensor}.{item.extension}"]._asdict(),
                         dtype=item.dtype,
                         shape=item.shape,
                     )
@@ -184,6 +189,23 @@ class _ShardUnderWay:
             rejected=tuple(self.rejected),
             rules=dict(sorted(self._rules.items())),
         )
+
+
+class _Writeback:
+    """Has the disk begin with a file while it is written, so that the sync at its end finds little left to do."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._begun = 0
+
+    def advance(self) -> None:
+        """Hand over what was written since the last time, once that is worth it; waits for nothing."""
+        size = self._file.tell()
+        if size - self._begun >= WRITEBACK_BYTES and hasattr(os, "posix_fadvise"):
+            self._file.flush()
+            # Linux starts to write out what it is told will not be needed, and keeps what is not yet written.
+            os.posix_fadvise(self._file.fileno(), self._begun, size - self._begun, os.POSIX_FADV_DONTNEED)
+            self._begun = size
 
 
 def _sync(file: IO[bytes]) -> None:

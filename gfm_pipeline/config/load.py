@@ -26,7 +26,7 @@ M = TypeVar("M", bound=BaseModel)
 class StrictModel(BaseModel):
     """A frozen section of a configuration or of a stored document; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def load_config(path: str | Path, model: type[M], overrides: Sequence[str] = ()) -> M:

@@ -112,9 +112,10 @@ def _codec(extension: str) -> Codec:
 
 
 def _blosc2_encode(raster: Raster, compressor: Literal["zstd", "lz4hc"] = "zstd") -> bytes:
+    encode_any: Any = imagecodecs.blosc2_encode  # takes every buffer, its annotations name a few
     return bytes(
-        imagecodecs.blosc2_encode(
-            raster.tobytes(),
+        encode_any(
+            raster.reshape(-1).view(np.uint8),
             level=1,
             compressor=compressor,
             shuffle="shuffle",

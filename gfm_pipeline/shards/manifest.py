@@ -165,6 +165,11 @@ def load_sidecar(store: Store, shard: str, sha256: str | None = None) -> Sidecar
 
     With `sha256`, the one that the manifest recorded, a sidecar of another build is refused too.
     """
+    return load_sidecar_with_digest(store, shard, sha256)[0]
+
+
+def load_sidecar_with_digest(store: Store, shard: str, sha256: str | None = None) -> tuple[Sidecar, str]:
+    """Return the sidecar of `shard` and the sha256 of its bytes; raise ShardError as above."""
     path = sidecar_path(shard)
     try:
         data = store.get(path)
@@ -172,7 +177,8 @@ def load_sidecar(store: Store, shard: str, sha256: str | None = None) -> Sidecar
         if not isinstance(error.__cause__, FileNotFoundError):
             raise  # a store out of reach says nothing about the shard
         raise ShardError(f"{store.url}: shard {shard} has no sidecar {path}: {error}") from error
-    if sha256 is not None and (found := hashlib.sha256(data).hexdigest()) != sha256:
+    found = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and found != sha256:
         raise ShardError(
             f"{store.url}/{path} has sha256 {found[:16]}..., the manifest recorded {sha256[:16]}...: it is damaged or "
             "of another build. Copy or build the collection again."
@@ -180,7 +186,7 @@ def load_sidecar(store: Store, shard: str, sha256: str | None = None) -> Sidecar
     sidecar = _parse(data, Sidecar, f"{store.url}/{path}", "gfm-shard")
     if sidecar.name != shard:
         raise ShardError(f"{store.url}/{path} describes shard {sidecar.name}, expected {shard}.")
-    return sidecar
+    return sidecar, found
 
 
 def _parse(data: bytes, model: type[D], where: str, format_name: str) -> D:

@@ -13,16 +13,17 @@ from __future__ import annotations
 import hashlib
 import tarfile
 from collections.abc import Mapping
-from typing import IO
-from zlib import crc32
+from typing import IO, NamedTuple
 
 from gfm_pipeline.errors import ShardError
-from gfm_pipeline.shards.manifest import Member
+from gfm_pipeline.shards.checksum import crc32
 from gfm_pipeline.shards.sample import check_key
 
 BLOCK = tarfile.BLOCKSIZE
 _MAX_SIZE = 8**11 - 1
 """What the eleven octal digits of a ustar header can tell."""
+_SMALL_BYTES = 2**14
+"""Shorter pieces are written together."""
 
 
 def _common_header() -> bytes:
@@ -36,6 +37,15 @@ _HEADER = _common_header()
 _NAME, _SIZE, _SUM = slice(0, 100), slice(124, 136), slice(148, 156)
 
 
+class Written(NamedTuple):
+    """Where a member is, with the fields of `gfm_pipeline.shards.manifest.Member`."""
+
+    extension: str
+    offset: int
+    size: int
+    crc32: int
+
+
 class ShardTar:
     """One shard being written to an open binary file, which stays the caller's to close."""
 
@@ -43,12 +53,13 @@ class ShardTar:
         self._file = file
         self._sha256 = hashlib.sha256()
         self._size = 0
+        self._small = bytearray()
         self._keys: set[str] = set()
 
-    def add(self, key: str, members: Mapping[str, bytes]) -> dict[str, Member]:
+    def add(self, key: str, members: Mapping[str, bytes]) -> dict[str, Written]:
         """Append the sample `key`; `members` maps "json" and "<sensor>.<ext>" to their bytes.
 
-        Returns the record of each member under the same names. Raises ShardError for a name no reader would take.
+        Returns where each member is, under the same names. Raises ShardError for a name no reader would take.
         """
         check_key(key)
         if key in self._keys:
@@ -58,12 +69,10 @@ class ShardTar:
                 raise ShardError(f"{key}.{name} cannot be a member: lower-case ASCII of at most 100 bytes in all.")
             if len(data) > _MAX_SIZE:
                 raise ShardError(f"{key}.{name} has {len(data)} bytes, a tar member at most {_MAX_SIZE}. Cut tiles.")
-        records: dict[str, Member] = {}
+        records: dict[str, Written] = {}
         for name in sorted(members):
             data = members[name]
-            records[name] = Member(
-                extension=name.rpartition(".")[2], offset=self._size + BLOCK, size=len(data), crc32=crc32(data)
-            )
+            records[name] = Written(name.rpartition(".")[2], self._size + BLOCK, len(data), crc32(data))
             self._append(_header(f"{key}.{name}", len(data)))
             self._append(data)
             self._append(bytes(-len(data) % BLOCK))
@@ -74,18 +83,29 @@ class ShardTar:
         """Finish the tar; return its size in bytes and its sha256."""
         self._append(bytes(2 * BLOCK))
         self._append(bytes(-self._size % tarfile.RECORDSIZE))
+        self._pass_on_small()
         self._file.flush()
         return self._size, self._sha256.hexdigest()
 
     def _append(self, data: bytes) -> None:
+        self._size += len(data)
+        if len(data) < _SMALL_BYTES:
+            self._small += data
+            return
+        self._pass_on_small()
         self._write(data)
         self._hash(data)
-        self._size += len(data)
 
-    def _write(self, data: bytes) -> None:
+    def _pass_on_small(self) -> None:
+        """Write and hash what was gathered: headers, padding and records, most of the pieces and few of the bytes."""
+        small, self._small = self._small, bytearray()
+        self._write(small)
+        self._hash(small)
+
+    def _write(self, data: bytes | bytearray) -> None:
         self._file.write(data)
 
-    def _hash(self, data: bytes) -> None:
+    def _hash(self, data: bytes | bytearray) -> None:
         self._sha256.update(data)
 
 

@@ -23,11 +23,11 @@ def list_folder(store: Store, relative: str) -> Iterator[MemberRef | Refused]:
         yield Refused(printable(path), reason) if reason else MemberRef("", "folder", path, size)
 
 
-def read_local(path: Path, limit: int) -> bytes:
-    """Return at most `limit` + 1 bytes of a local file that is no link."""
+def read_local(path: str, most: int) -> bytes:
+    """Return at most `most` bytes of a local file that is no link."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     with os.fdopen(descriptor, "rb") as file:
-        return file.read(limit + 1)
+        return file.read(most)
 
 
 def _list_local(root: Path, relative: str) -> Iterator[MemberRef | Refused]:

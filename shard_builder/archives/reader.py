@@ -32,6 +32,7 @@ class ArchiveReader:
 
     def __init__(self, store: Store, indexes: Store, scratch: Path, limits: Limits) -> None:
         self._store = store
+        self._root = store.local_path("")
         self._indexes = indexes
         self._scratch = scratch
         self._limits = limits
@@ -93,6 +94,8 @@ class ArchiveReader:
     def head(self, ref: MemberRef, length: int) -> bytes:
         """Return the first `length` bytes of a member, unchecked: for a look at its header."""
         try:
+            if ref.kind == "folder" and self._root is not None:
+                return read_local(f"{self._root}/{ref.member}", length)
             if ref.kind == "zip" and ref.deflated:
                 pieces = inflate(open_stored(self._archive(ref), ref), ref, min(length, ref.size))
                 return next(pieces, b"")[:length]
@@ -179,8 +182,9 @@ class ArchiveReader:
 
     def _read(self, ref: MemberRef) -> bytes:
         if ref.kind == "folder":
-            local = self._store.local_path(ref.member)
-            return read_local(local, ref.size) if local is not None else self._store.get(ref.member)
+            if self._root is None:
+                return self._store.get(ref.member)
+            return read_local(f"{self._root}/{ref.member}", ref.size + 1)  # one more than it had tells a longer one
         archive = self._archive(ref)
         if ref.kind == "zip":
             packed = open_stored(archive, ref)
