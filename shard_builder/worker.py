@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gfm_pipeline.storage import Store, open_store
 from shard_builder.config import BuildConfig
+from shard_builder.memory import keep_freed_memory
 from shard_builder.site import open_reader, scratch_folder
 from shard_builder.write import ShardWriter, TaskResult
 
@@ -15,6 +16,7 @@ class Worker:
     """One process's hands on a build. Clients and files are opened here, never inherited."""
 
     def __init__(self, config: BuildConfig) -> None:
+        keep_freed_memory()
         self._stack = ExitStack()
         output: Store = open_store(config.output, config.storage)
         scratch: Path = self._stack.enter_context(scratch_folder(output))
