@@ -44,14 +44,20 @@ class Crop:
         )
 
 
-def draw_crop(config: AugmentConfig, sizes: Iterable[tuple[int, int]], image_px: int, *name: int) -> Crop:
-    """Return the crop of the sample that `name` (integers, see `seeding`) stands for.
+def crop_draws(*name: int) -> NDArray[np.float64]:
+    """Return the random numbers of the crop of the sample that `name` (integers, see `seeding`) stands for."""
+    return uniforms(ATTEMPTS * _DRAWS_PER_ATTEMPT + 1, *name)
+
+
+def choose_crop(
+    config: AugmentConfig, sizes: Iterable[tuple[int, int]], image_px: int, draws: NDArray[np.float64]
+) -> Crop:
+    """Return the crop that the `crop_draws` of a sample stand for.
 
     `sizes` are the (height, width) of its sensors; the one with the fewest pixels gives the grid. Raises ShardError
     when a plain crop of `image_px` does not fit in it.
     """
     rows, columns = min(sizes, key=lambda size: (size[0] * size[1], size))
-    draws = uniforms(ATTEMPTS * _DRAWS_PER_ATTEMPT + 1, *name)
     flip = bool(config.flip and draws[-1] < 0.5)
     boxes = (
         _plain_boxes(rows, columns, image_px) if config.kind == "crop" else _resized_boxes(config, rows, columns, draws)

@@ -218,7 +218,11 @@ class Loader:
         """Fill the rows from `first` on that make one task."""
         reader, preparer = self._readers[part.stream], self._preparers[part.stream]
         keys = []
-        for row, pick in enumerate(part.picks[first : first + ROWS_PER_TASK], first):
+        picks = part.picks[first : first + ROWS_PER_TASK]
+        reader.watch.start()
+        draws = [preparer.draw(rows, row, pick) for row, pick in enumerate(picks, first)]
+        reader.watch.lap("augment")
+        for row, pick in enumerate(picks, first):
             key = reader.key(pick)
             try:
                 sample = reader.read(pick, self._scratch)
@@ -230,7 +234,7 @@ class Loader:
                 _log.warning("step %d leaves out sample %s of stream %s: %s", step, key, part.stream, error)
                 rows.blank(row)
             else:
-                preparer.fill(rows, row, pick, sample, reader.watch)
+                preparer.fill(rows, row, pick, sample, draws[row - first], reader.watch)
             keys.append(key)
         return Done(keys, time.perf_counter())
 

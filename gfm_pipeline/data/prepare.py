@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gfm_pipeline.data.augment import draw_crop
+from gfm_pipeline.data.augment import choose_crop, crop_draws
 from gfm_pipeline.data.batch import StreamBatch
 from gfm_pipeline.data.buffers import BufferPool
 from gfm_pipeline.data.config import DataConfig
@@ -112,14 +112,25 @@ class Preparer:
             bounds=take((count, 4), np.float64) if "footprint" in self._carry else None,
         )
 
-    def fill(self, rows: Rows, row: int, pick: Pick, sample: SamplePixels, watch: Stopwatch) -> None:
+    def draw(self, rows: Rows, row: int, pick: Pick) -> NDArray[np.float64]:
+        """Hide cells of row `row`, and return the random numbers that `fill` needs: all that no pixel is needed for.
+
+        Drawing for several samples at once is twice as fast as between their pixels, which leave nothing of the code in
+        the processor's cache.
+        """
+        name = self._sample_name(pick)
+        for sensor, hidden in rows.hidden.items():
+            hidden[row] = draw_mask(self._side, self._hidden, *name, self._mask_name[sensor])
+        return crop_draws(*name, _CROP)
+
+    def fill(
+        self, rows: Rows, row: int, pick: Pick, sample: SamplePixels, draws: NDArray[np.float64], watch: Stopwatch
+    ) -> None:
         """Write `sample`, which is `pick`, to row `row`; raise ShardError when its record contradicts its rasters."""
-        name = (*self._name, pick.window.pass_index, pick.number)
+        name = self._sample_name(pick)
         sizes = [raster.shape[-2:] for raster in sample.rasters.values()]
-        crop = draw_crop(self._augment, sizes, self._image_px, *name, _CROP)
+        crop = choose_crop(self._augment, sizes, self._image_px, draws)
         for sensor, raster in sample.rasters.items():
-            mask = draw_mask(self._side, self._hidden, *name, self._mask_name[sensor])
-            rows.hidden[sensor][row] = mask
             series = raster if raster.ndim == 4 else raster[None]  # [T,C,H,W]
             frames = self._draw_frames(sensor, len(series), *name)
             out = rows.pixels[sensor][row] if sensor in rows.times else rows.pixels[sensor][row, None]
@@ -136,6 +147,9 @@ class Preparer:
         if rows.bounds is not None:
             assert sample.record is not None
             rows.bounds.numpy()[row] = bounds_of(sample.record.footprint)
+
+    def _sample_name(self, pick: Pick) -> tuple[int, ...]:
+        return *self._name, pick.window.pass_index, pick.number
 
     def _draw_frames(self, sensor: str, available: int, *name: int) -> NDArray[np.int64]:
         if sensor not in self._time:

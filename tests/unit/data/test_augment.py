@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gfm_pipeline.config import parse_config
-from gfm_pipeline.data.augment import Crop, draw_crop
+from gfm_pipeline.data.augment import Crop, choose_crop, crop_draws
 from gfm_pipeline.data.config import AugmentConfig
 from gfm_pipeline.errors import ConfigError, ShardError
 
@@ -14,7 +14,7 @@ from gfm_pipeline.errors import ConfigError, ShardError
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 2**63))
 def test_a_crop_lies_inside_and_keeps_to_its_ranges(rows, columns, sample):
-    crop = draw_crop(AugmentConfig(), [(rows, columns)], 192, sample)
+    crop = choose_crop(AugmentConfig(), [(rows, columns)], 192, crop_draws(sample))
     assert 0 <= crop.top <= rows - crop.height < rows
     assert 0 <= crop.left <= columns - crop.width < columns
     if min(rows, columns) >= 64 and max(rows, columns) <= 1.1 * min(rows, columns):
@@ -24,7 +24,7 @@ def test_a_crop_lies_inside_and_keeps_to_its_ranges(rows, columns, sample):
 
 
 def test_crops_cover_their_ranges_and_half_are_flipped():
-    crops = [draw_crop(AugmentConfig(), [(200, 200)], 192, sample) for sample in range(2000)]
+    crops = [choose_crop(AugmentConfig(), [(200, 200)], 192, crop_draws(sample)) for sample in range(2000)]
     areas = np.array([crop.height * crop.width / 40_000 for crop in crops])
     ratios = np.array([crop.width / crop.height for crop in crops])
     assert abs(np.mean([crop.flip for crop in crops]) - 0.5) < 0.05
@@ -41,14 +41,14 @@ def test_crops_cover_their_ranges_and_half_are_flipped():
 
 @pytest.mark.parametrize(("size", "expected"), [((10, 1000), (10, 13)), ((1000, 10), (13, 10))])
 def test_where_no_draw_fits_the_largest_box_in_the_centre_is_taken(size, expected):
-    crop = draw_crop(AugmentConfig(), [size], 192, 1)
+    crop = choose_crop(AugmentConfig(), [size], 192, crop_draws(1))
     assert (crop.height, crop.width) == expected
     assert (crop.top, crop.left) == ((size[0] - expected[0]) // 2, (size[1] - expected[1]) // 2)
 
 
 def test_a_plain_crop_has_the_size_of_the_image_and_lies_everywhere():
     plain = AugmentConfig(kind="crop", scale=(0.1, 0.2))
-    crops = [draw_crop(plain, [(50, 40), (100, 80)], 32, sample) for sample in range(500)]
+    crops = [choose_crop(plain, [(50, 40), (100, 80)], 32, crop_draws(sample)) for sample in range(500)]
     assert {(crop.rows, crop.columns, crop.height, crop.width) for crop in crops} == {(50, 40, 32, 32)}
     assert {crop.top for crop in crops} == set(range(19))
     assert {crop.left for crop in crops} == set(range(9))
@@ -57,7 +57,7 @@ def test_a_plain_crop_has_the_size_of_the_image_and_lies_everywhere():
 
 def test_a_plain_crop_that_does_not_fit_is_refused():
     with pytest.raises(ShardError, match=r"30 x 40 pixels holds no crop of data.image_px 32. Set data.augment.kind"):
-        draw_crop(AugmentConfig(kind="crop"), [(30, 40)], 32, 0)
+        choose_crop(AugmentConfig(kind="crop"), [(30, 40)], 32, crop_draws(0))
 
 
 @pytest.mark.parametrize("sample", range(20))
@@ -65,11 +65,11 @@ def test_sensors_of_other_resolutions_show_the_same_ground(sample):
     # The fine sensor repeats each pixel of the coarse one 3 x 3 times, so box averages of any aligned crop are equal.
     coarse = np.random.default_rng(sample).random((1, 20, 20)).astype(np.float32)
     fine = coarse.repeat(3, axis=1).repeat(3, axis=2)
-    crop = draw_crop(AugmentConfig(), [(60, 60), (20, 20)], 192, sample)
+    crop = choose_crop(AugmentConfig(), [(60, 60), (20, 20)], 192, crop_draws(sample))
     rows, columns = crop.box(20, 20)
     fine_rows, fine_columns = crop.box(60, 60)
     assert np.array_equal(fine[:, fine_rows, fine_columns][:, ::3, ::3], coarse[:, rows, columns])
-    assert crop == draw_crop(AugmentConfig(), [(20, 20), (60, 60)], 192, sample)
+    assert crop == choose_crop(AugmentConfig(), [(20, 20), (60, 60)], 192, crop_draws(sample))
 
 
 def test_a_coarse_sensor_gives_at_least_one_pixel():
