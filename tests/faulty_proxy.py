@@ -49,10 +49,19 @@ class FaultyProxy:
         """Taken one per GET or PUT of an object; "" is none."""
         self.draw: Callable[[str], str] | None = None
         """When `faults` is empty, gives the fault for a path."""
-        self.passed: list[Passed] = []
         self.url = ""
+        self._passed: list[Passed] = []
+        self._under_way = 0
         self._lock = threading.Lock()
+        self._ended = threading.Condition(self._lock)
         self._closing = threading.Event()
+
+    @property
+    def passed(self) -> list[Passed]:
+        """The requests so far. A client has its answer before the proxy has counted it: that is waited for."""
+        with self._ended:
+            self._ended.wait_for(lambda: not self._under_way, timeout=5)  # a stalled one stays under way
+            return list(self._passed)
 
     @property
     def requests(self) -> int:
@@ -72,7 +81,7 @@ class FaultyProxy:
             disable_nagle_algorithm = True
 
             def _pass(self) -> None:
-                with suppress(BrokenPipeError, ConnectionResetError):
+                with proxy._counted(), suppress(BrokenPipeError, ConnectionResetError):
                     proxy._handle(self)
 
             do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _pass
@@ -86,6 +95,17 @@ class FaultyProxy:
                 yield self
             finally:
                 self._closing.set()
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._lock:
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._ended:
+                self._under_way -= 1
+                self._ended.notify_all()
 
     def _next_fault(self, method: str, path: str) -> str:
         if method not in ("GET", "PUT"):
@@ -111,7 +131,7 @@ class FaultyProxy:
         else:
             sent = self._forward(request, body, fault)
         with self._lock:
-            self.passed.append(Passed(request.command, path, _asked(request.headers.get("Range")), sent, fault))
+            self._passed.append(Passed(request.command, path, _asked(request.headers.get("Range")), sent, fault))
 
     def _forward(self, request: http.server.BaseHTTPRequestHandler, body: bytes, fault: str) -> int:
         upstream = http.client.HTTPConnection(self.host, timeout=60)
