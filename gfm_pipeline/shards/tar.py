@@ -91,6 +91,8 @@ class ShardTar:
         self._size += len(data)
         if len(data) < _SMALL_BYTES:
             self._small += data
+            if len(self._small) >= _SMALL_BYTES:
+                self._pass_on_small()
             return
         self._pass_on_small()
         self._write(data)

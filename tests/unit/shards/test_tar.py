@@ -40,6 +40,16 @@ def test_records_point_at_the_members() -> None:
     assert {(info.mtime, info.uname, info.uid, info.mode) for info in infos} == {(0, "gfm", 0, 0o444)}
 
 
+def test_samples_of_any_size_are_written_as_they_come() -> None:
+    buffer = io.BytesIO()
+    tar = ShardTar(buffer)
+    for number in range(200):
+        tar.add(f"k{number}", {"json": b"{}", "s1.npy": b"x" * 3000})
+        assert buffer.tell() >= number * 4000 - 2**15  # no shard gathers in memory
+    size, sha256 = tar.close()
+    assert (size, sha256) == (len(buffer.getvalue()), hashlib.sha256(buffer.getvalue()).hexdigest())
+
+
 def test_the_same_samples_give_the_same_bytes() -> None:
     assert write()[2] == write()[2]
 
