@@ -42,10 +42,9 @@ class Registry(Generic[T]):
 
     def get(self, name: str) -> T:
         """Return the part filed under `name`; raise ConfigError with the nearest name otherwise."""
-        if name not in self._parts:
-            self._load(name)
-        if name not in self._parts:
-            self._load()
+        for only in (name, None):
+            if name not in self._parts:
+                self._load(only)
         if name not in self._parts:
             raise ConfigError(f"no {self.kind} is called '{name}'. {nearest(name, self._parts)}")
         return self._parts[name]

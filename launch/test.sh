@@ -10,7 +10,7 @@ cd "$PROJECT"
 prepare_servers
 prepare_environment test
 # DeepSpeed compiles an operator at its first start: it may as well do so while the linters run.
-python -c 'from gfm_pipeline.train import comm; comm.start_world(); comm.stop_world()' >/dev/null 2>&1 & FIRST_START=$!
+DS_ACCELERATOR=cpu python -c 'from gfm_pipeline.train import comm; comm.start_world(); comm.stop_world()' >/dev/null 2>&1 & FIRST_START=$!
 step ruff check .
 step ruff format --check .
 step mypy

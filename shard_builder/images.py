@@ -54,7 +54,7 @@ def image_size(data: bytes, ref: MemberRef) -> tuple[int, int]:
 
 
 def _header(data: bytes, ref: MemberRef) -> tuple[int, int, str]:
-    """Return (height, width, Pillow's word for the bands; "" for a TIFF)."""
+    """Return (height, width, "RGB" for a JPEG or PNG of just these bands; another word for others)."""
     kind = image_format(data, ref)
     try:
         height, width, mode = _HEADERS[kind](data)

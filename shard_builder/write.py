@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -18,7 +19,6 @@ from gfm_pipeline.errors import ItemError, ShardError, StorageError
 from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.shards import SHARDS_PREFIX, stats
 from gfm_pipeline.shards.manifest import (
-    Member,
     RasterMember,
     Rejected,
     SampleEntry,
@@ -40,6 +40,7 @@ from shard_builder.planned import PlannedSample
 from shard_builder.source import make_source
 
 WRITEBACK_BYTES = 2**23
+"""Of a tar that the disk is given at a time while it is written."""
 
 
 @dataclass(frozen=True)
@@ -164,10 +165,10 @@ class _ShardUnderWay:
         self.entries.append(
             SampleEntry(
                 key=sample.key,
-                meta=Member(**written["json"]._asdict()),
+                meta=written["json"],
                 sensors={
                     sensor: RasterMember(
-                        **written[f"{sensor}.{item.extension}"]._asdict(),
+                        **written[f"{sensor}.{item.extension}"].model_dump(),
                         dtype=item.dtype,
                         shape=item.shape,
                     )
@@ -203,8 +204,9 @@ class _Writeback:
         size = self._file.tell()
         if size - self._begun >= WRITEBACK_BYTES and hasattr(os, "posix_fadvise"):
             self._file.flush()
-            # Linux starts to write out what it is told will not be needed, and keeps what is not yet written.
-            os.posix_fadvise(self._file.fileno(), self._begun, size - self._begun, os.POSIX_FADV_DONTNEED)
+            with suppress(OSError):  # a file system that takes no advice writes all of it at the end
+                # Linux starts to write out what it is told will not be needed, and keeps what is not yet written.
+                os.posix_fadvise(self._file.fileno(), self._begun, size - self._begun, os.POSIX_FADV_DONTNEED)
             self._begun = size
 
 

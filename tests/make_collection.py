@@ -27,7 +27,7 @@ from gfm_pipeline.shards.manifest import (
 )
 from gfm_pipeline.shards.sample import SampleRecord, SensorRecord
 from gfm_pipeline.shards.stats import BandStats, measure, merge
-from gfm_pipeline.shards.tar import ShardTar, Written
+from gfm_pipeline.shards.tar import ShardTar
 from gfm_pipeline.storage import LocalStore
 from shard_builder.catalog import write_catalog
 
@@ -120,7 +120,7 @@ def _write_shard(
         entries.append(
             SampleEntry(
                 key=key,
-                meta=Member(**records["json"]._asdict()),
+                meta=records["json"],
                 sensors={s: _raster_member(records[f"{s}.{extension}"], raster) for s, raster in rasters.items()},
             )
         )
@@ -169,5 +169,5 @@ def _record(key: str, rasters: dict[str, np.ndarray], specs: Sequence[SensorSpec
     )
 
 
-def _raster_member(record: Written, raster: np.ndarray) -> RasterMember:
-    return RasterMember(**record._asdict(), dtype=str(raster.dtype), shape=raster.shape)
+def _raster_member(record: Member, raster: np.ndarray) -> RasterMember:
+    return RasterMember(**record.model_dump(), dtype=str(raster.dtype), shape=raster.shape)

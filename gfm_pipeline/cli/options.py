@@ -13,13 +13,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def of_a_config(function: F) -> F:
     """Give a command the arguments `path` and `overrides` of a run's configuration."""
-    file = click.option(
-        *("--config", "path"), type=click.Path(path_type=Path), required=True, help="YAML file of the run."
-    )
-    change = click.option(
-        *("--set", "overrides"), multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value; repeatable."
-    )
-    return file(change(function))
+    with_changes = click.option(
+        "--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Change a value; repeatable."
+    )(function)
+    return click.option(
+        "--config", "path", type=click.Path(path_type=Path), required=True, help="YAML file of the run."
+    )(with_changes)
 
 
 def of_a_run(example: str) -> Callable[[F], F]:

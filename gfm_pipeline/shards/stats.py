@@ -70,7 +70,7 @@ def _exact_moments(pixels: NDArray[np.generic]) -> tuple[float, float]:
 
 
 def _exact_moments_of_bytes(pixels: NDArray[np.generic]) -> tuple[float, float]:
-    """As above, of integers of 8 bits: in rows whose sums of squares are exact in 32-bit floats, five times as fast."""
+    """As above, of integers of 8 bits: in rows whose sums of squares are exact in 32-bit floats, which is faster."""
     whole = pixels.size // _EXACT_BYTES * _EXACT_BYTES
     rows = pixels[:whole].reshape(-1, _EXACT_BYTES).astype(np.float32)
     rest = pixels[whole:].astype(np.int64)

@@ -13,10 +13,11 @@ from __future__ import annotations
 import hashlib
 import tarfile
 from collections.abc import Mapping
-from typing import IO, NamedTuple
+from typing import IO
 
 from gfm_pipeline.errors import ShardError
 from gfm_pipeline.shards.checksum import crc32
+from gfm_pipeline.shards.manifest import Member
 from gfm_pipeline.shards.sample import check_key
 
 BLOCK = tarfile.BLOCKSIZE
@@ -37,15 +38,6 @@ _HEADER = _common_header()
 _NAME, _SIZE, _SUM = slice(0, 100), slice(124, 136), slice(148, 156)
 
 
-class Written(NamedTuple):
-    """Where a member is, with the fields of `gfm_pipeline.shards.manifest.Member`."""
-
-    extension: str
-    offset: int
-    size: int
-    crc32: int
-
-
 class ShardTar:
     """One shard being written to an open binary file, which stays the caller's to close."""
 
@@ -56,10 +48,10 @@ class ShardTar:
         self._small = bytearray()
         self._keys: set[str] = set()
 
-    def add(self, key: str, members: Mapping[str, bytes]) -> dict[str, Written]:
+    def add(self, key: str, members: Mapping[str, bytes]) -> dict[str, Member]:
         """Append the sample `key`; `members` maps "json" and "<sensor>.<ext>" to their bytes.
 
-        Returns where each member is, under the same names. Raises ShardError for a name no reader would take.
+        Returns the record of each member under the same names. Raises ShardError for a name no reader would take.
         """
         check_key(key)
         if key in self._keys:
@@ -69,10 +61,12 @@ class ShardTar:
                 raise ShardError(f"{key}.{name} cannot be a member: lower-case ASCII of at most 100 bytes in all.")
             if len(data) > _MAX_SIZE:
                 raise ShardError(f"{key}.{name} has {len(data)} bytes, a tar member at most {_MAX_SIZE}. Cut tiles.")
-        records: dict[str, Written] = {}
+        records: dict[str, Member] = {}
         for name in sorted(members):
             data = members[name]
-            records[name] = Written(name.rpartition(".")[2], self._size + BLOCK, len(data), crc32(data))
+            records[name] = Member(
+                extension=name.rpartition(".")[2], offset=self._size + BLOCK, size=len(data), crc32=crc32(data)
+            )
             self._append(_header(f"{key}.{name}", len(data)))
             self._append(data)
             self._append(bytes(-len(data) % BLOCK))

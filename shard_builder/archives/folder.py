@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from gfm_pipeline.errors import ArchiveError
 from gfm_pipeline.storage import Store
@@ -43,6 +44,9 @@ def _list_local(root: Path, relative: str) -> Iterator[MemberRef | Refused]:
             except FileNotFoundError:
                 yield Refused(printable(inside), "gone while the folder was read")
                 continue
+            except OSError as error:  # the folder may be listed, what is in it may not be looked at
+                error.filename = folder
+                _raise(error)
             if reason is None and not stat.S_ISREG(found.st_mode):
                 reason = "link or special file"
             if reason is not None:
@@ -51,5 +55,5 @@ def _list_local(root: Path, relative: str) -> Iterator[MemberRef | Refused]:
                 yield MemberRef("", "folder", inside, found.st_size)
 
 
-def _raise(error: OSError) -> None:
+def _raise(error: OSError) -> NoReturn:
     raise ArchiveError(f"cannot read the folder {error.filename}: {error.strerror}. Make it readable.") from error

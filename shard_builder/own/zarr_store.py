@@ -106,10 +106,10 @@ def _store(members: dict[str, MemberRef], files: ArchiveReader) -> Any:
             return key in members
 
         async def set(self, key: str, value: Any) -> None:
-            raise NotImplementedError
+            raise NotImplementedError("archives are only read")
 
         async def delete(self, key: str) -> None:
-            raise NotImplementedError
+            raise NotImplementedError("archives are only read")
 
         async def list(self) -> AsyncIterator[str]:
             for name in members:

@@ -88,7 +88,7 @@ def test_shares(moments: int, demo_archives: Path, undisturbed: tuple[dict[str, 
     hits = 0
     for number in range(moments):
         out = tmp_path / f"out{number}"
-        words = command("sen12ms", demo_archives, out, "max_samples=1", "workers=1")
+        words = command("sen12ms", demo_archives, out, *SETTINGS)
         shares = [[*words, "--task", f"{index}/2"] for index in (0, 1)]
         processes = [start(share) for share in shares]
         wait_for_a_moment(number, rng, out, processes[0], seconds)

@@ -22,7 +22,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry[
         "from gfm_pipeline.registry import Registry\nPARTS = Registry('part', 'made_parts')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    import made_registry  # type: ignore[import-not-found]
+    import made_registry
 
     yield made_registry.PARTS
     for name in [name for name in sys.modules if name.startswith("made_")]:

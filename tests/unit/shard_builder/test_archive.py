@@ -303,6 +303,21 @@ def test_an_unreadable_folder_is_an_error_not_an_empty_one(tmp_path: Path, monke
         list_archive(tmp_path, "a", tmp_path)
 
 
+def test_a_folder_whose_files_may_not_be_looked_at_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "closed").mkdir(parents=True)
+    (tmp_path / "a" / "closed" / "x.tif").write_bytes(b"x")
+    lstat = os.lstat
+
+    def refuse(path: str | Path, *more: object, **named: object) -> object:
+        if Path(path).name == "x.tif":
+            raise PermissionError(13, "Permission denied", str(path))
+        return lstat(path, *more, **named)
+
+    monkeypatch.setattr(os, "lstat", refuse)
+    with pytest.raises(ArchiveError, match=r"cannot read the folder .*closed: Permission denied"):
+        list_archive(tmp_path, "a", tmp_path)
+
+
 def test_a_full_disk_is_not_blamed_on_the_archive(tmp_path: Path) -> None:
     tar_gz(tmp_path / "a.tar.gz", {"x": DATA})
     (tmp_path / "index").write_bytes(b"a file where the folder should be")
