@@ -38,13 +38,6 @@ def test_no_thread_is_left(read: str) -> None:
     assert run_command(sys.executable, "-c", code).stdout.strip() == "0"
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are counted in /proc")
-def test_arrow_alone_leaves_some() -> None:
-    """Not every time on a busy machine: one of the tries shows what the reader is there for."""
-    code = CODE.format(imports="", read="pq.read_table(buffer)")
-    assert any(int(run_command(sys.executable, "-c", code).stdout) > 0 for _ in range(10))
-
-
 def test_what_is_read() -> None:
     buffer = io.BytesIO()
     table = pa.table({"a": range(5), "b": list("vwxyz")})
