@@ -27,7 +27,8 @@ prepare_environment() {
     fi
     # Installed once, and again whenever the requirements have changed since.
     if [ ! -f "$stamp" ] || [ "$PROJECT/setup.cfg" -nt "$stamp" ]; then
-        step "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$target"
+        # Of tens of thousands of modules Python compiles those that it imports, when it does.
+        step "$VENV/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check --editable "$target"
         touch "$stamp"
     fi
     export PATH="$VENV/bin:$PATH"

@@ -14,7 +14,7 @@ prepare_servers() {
 prepare_swift() {
     [ -x "$GFM_SWIFT/bin/swift-proxy-server" ] && return
     "${PYTHON:-python3}" -m venv "$GFM_SWIFT" &&
-        timeout 300 "$GFM_SWIFT/bin/python" -m pip install --quiet --disable-pip-version-check 'swift>=2.33'
+        timeout 300 "$GFM_SWIFT/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check 'swift>=2.33'
 }
 
 prepare_azurite() {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gfm_pipeline.storage import Store, open_store
 from shard_builder.config import BuildConfig
-from shard_builder.memory import keep_freed_memory
+from shard_builder.process import keep_freed_memory
 from shard_builder.site import open_reader, scratch_folder
 from shard_builder.write import ShardWriter, TaskResult
 

@@ -21,8 +21,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
     [
         *("torch", "timm", "deepspeed", "gfm_pipeline.train.run", "torch.utils.tensorboard.writer", "launch.pretrain"),
         *("gfm_pipeline.viz.run", "gfm_pipeline.evaluate.run", "gfm_pipeline.evaluate.hook"),
@@ -79,10 +79,12 @@ class Ranks:
         return self.log.read_text(errors="replace")
 
 
-def start_ranks(size: int, arguments: Sequence[str], log: Path, each: Sequence[Sequence[str]] = ()) -> Ranks:
+def start_ranks(
+    size: int, arguments: Sequence[str], log: Path, each: Sequence[Sequence[str]] = (), program: str = "pretrain"
+) -> Ranks:
     """Start `launch/pretrain.py` with `arguments` on `size` ranks of this machine, as a launcher would.
 
-    `each` are further arguments by rank, for ranks that disagree.
+    `each` are further arguments by rank, for ranks that disagree. `program` is another one of launch/.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -94,15 +96,17 @@ def start_ranks(size: int, arguments: Sequence[str], log: Path, each: Sequence[S
         words = {name: str(value) for name, value in (environment | {"MASTER_PORT": port}).items()}
         words["MASTER_ADDR"] = "127.0.0.1"
         told = [*arguments, *(each[rank] if each else ())]
-        process = _CONTEXT.Process(target=_program, args=("pretrain", told, words, (str(log), str(log))), daemon=True)
+        process = CONTEXT.Process(target=_program, args=(program, told, words, (str(log), str(log))), daemon=True)
         process.start()
         processes.append(process)
     return Ranks(processes, log)
 
 
-def run_ranks(size: int, arguments: Sequence[str], log: Path, code: int = 0, timeout_s: float = 250) -> str:
+def run_ranks(
+    size: int, arguments: Sequence[str], log: Path, code: int = 0, timeout_s: float = 250, program: str = "pretrain"
+) -> str:
     """Run to the end, expect every rank to exit with `code`, and return what they printed."""
-    ranks = start_ranks(size, arguments, log)
+    ranks = start_ranks(size, arguments, log, program=program)
     codes = ranks.wait(timeout_s)
     assert codes == [code] * size, f"exit codes {codes}\n{ranks.printed()}"
     return ranks.printed()
@@ -116,7 +120,7 @@ def run_gfm(*arguments: str | Path, code: int = 0, timeout_s: float = 280) -> su
         for path in paths:
             path.touch()
         told = ("gfm", words, {}, tuple(map(str, paths)))
-        process = _CONTEXT.Process(target=_program, args=told, daemon=True)
+        process = CONTEXT.Process(target=_program, args=told, daemon=True)
         process.start()
         process.join(timeout_s)
         if process.is_alive():
@@ -134,7 +138,8 @@ def _program(name: str, arguments: list[str], environment: dict[str, str], outpu
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), descriptor)
     sys.argv = [name, *arguments]
     from gfm_pipeline.cli import gfm
+    from gfm_pipeline.cli.bench import bench
     from gfm_pipeline.command_line import run
     from launch.pretrain import pretrain
 
-    run({"pretrain": pretrain, "gfm": gfm}[name], name)
+    run({"pretrain": pretrain, "bench": bench, "gfm": gfm}[name], name)

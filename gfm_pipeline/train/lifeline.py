@@ -19,10 +19,12 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gfm_pipeline.errors import TrainingError
-from gfm_pipeline.train.comm import World
+
+if TYPE_CHECKING:  # it imports torch
+    from gfm_pipeline.train.comm import World
 
 GRACE_S = 4.0
 """How long a rank may take to end by its own error after another was lost."""

@@ -6,6 +6,7 @@ import click
 
 from gfm_pipeline import __version__
 from gfm_pipeline.command_line import LazyGroup, run
+from shard_builder.process import do_without_pandas
 
 COMMANDS = {
     "demo": ("shard_builder.cli.demo:demo", "Make synthetic raw archives in the published layouts."),
@@ -30,4 +31,5 @@ def shard_builder() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    do_without_pandas()
     run(shard_builder, "shard-builder")

@@ -13,6 +13,7 @@ from gfm_pipeline.errors import GfmError
 from shard_builder.config import BuildConfig
 from shard_builder.executors.executor import EXECUTORS
 from shard_builder.pool import end_with_parent, end_workers, without_ctrl_c
+from shard_builder.process import do_without_pandas
 from shard_builder.worker import Worker
 from shard_builder.write import TaskResult
 
@@ -64,6 +65,7 @@ class Processes:
 
 def _start_worker(config: BuildConfig) -> None:
     global _worker
+    do_without_pandas()
     end_with_parent()
     _worker = Worker(config)
     multiprocessing.util.Finalize(None, _worker.close, exitpriority=1)  # atexit does not run in a worker

@@ -38,15 +38,24 @@ def command(source: str, raw: Path, out: Path, *more: str) -> list[str]:
     return words
 
 
+@pytest.fixture(scope="module")
+def whole(demo_archives: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The digests of what nobody disturbed: the demo's SEN12MS in shards of one sample."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    run_command(*command("sen12ms", demo_archives, out, "max_samples=1"))
+    return digests(out)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_killed_build_goes_on_to_the_same_bytes(workers: int, demo_archives: Path, tmp_path: Path) -> None:
+def test_a_killed_build_goes_on_to_the_same_bytes(
+    workers: int, demo_archives: Path, whole: dict[str, str], tmp_path: Path
+) -> None:
     more = ("max_samples=1", f"workers={workers}")
-    run_command(*command("sen12ms", demo_archives, tmp_path / "whole", *more))
     out = tmp_path / "cut"
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     moments = random.Random(workers)
     kills = 0
-    for _ in range(6):
+    for _ in range(4):
         process = subprocess.Popen(
             command("sen12ms", demo_archives, out, *more),
             cwd=ROOT,
@@ -64,10 +73,12 @@ def test_a_killed_build_goes_on_to_the_same_bytes(workers: int, demo_archives: P
     assert kills >= 2, "the build was over before it could be killed"
     wait_for_orphans(out)
     run_command(*command("sen12ms", demo_archives, out, *more))
-    assert digests(out) == digests(tmp_path / "whole")  # equal names too: no leftovers
+    assert digests(out) == whole  # equal names too: no leftovers
 
 
-def test_a_dead_worker_is_an_error_and_costs_nothing(demo_archives: Path, tmp_path: Path) -> None:
+def test_a_dead_worker_is_an_error_and_costs_nothing(
+    demo_archives: Path, whole: dict[str, str], tmp_path: Path
+) -> None:
     words = command("sen12ms", demo_archives, tmp_path / "out", "max_samples=1", "workers=2")
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     process = subprocess.Popen(words, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
@@ -88,8 +99,7 @@ def test_a_dead_worker_is_an_error_and_costs_nothing(demo_archives: Path, tmp_pa
     assert "error: a worker process died" in errors
     assert "Traceback" not in errors
     run_command(*words)
-    run_command(*command("sen12ms", demo_archives, tmp_path / "whole", "max_samples=1"))
-    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+    assert digests(tmp_path / "out") == whole
 
 
 def test_the_second_run_has_nothing_to_do(demo_shards: Path, demo_archives: Path) -> None:
@@ -170,9 +180,8 @@ def test_damage_costs_one_line(source: str, damage: str, words: str, workers: in
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_ctrl_c_is_clean(workers: int, demo_archives: Path, tmp_path: Path) -> None:
+def test_ctrl_c_is_clean(workers: int, demo_archives: Path, whole: dict[str, str], tmp_path: Path) -> None:
     words = command("sen12ms", demo_archives, tmp_path / "out", "max_samples=1", f"workers={workers}")
-    run_command(*command("sen12ms", demo_archives, tmp_path / "whole", "max_samples=1"))
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     process = subprocess.Popen(
         words, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -185,7 +194,7 @@ def test_ctrl_c_is_clean(workers: int, demo_archives: Path, tmp_path: Path) -> N
     assert "Traceback" not in errors
     assert {path.name for path in (tmp_path / "out").rglob(".*")} == {".build"}
     run_command(*words)
-    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+    assert digests(tmp_path / "out") == whole
 
 
 def test_what_was_left_out_is_exit_code_three(tmp_path: Path) -> None:
@@ -221,7 +230,7 @@ def test_a_refused_build_leaves_no_litter(wrong: str, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_an_interrupted_build_says_so_and_goes_on(demo_archives: Path, tmp_path: Path) -> None:
+def test_an_interrupted_build_says_so_and_goes_on(demo_archives: Path, whole: dict[str, str], tmp_path: Path) -> None:
     words = command("sen12ms", demo_archives, tmp_path / "out", "max_samples=1", "workers=2")
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     process = subprocess.Popen(words, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
@@ -233,8 +242,19 @@ def test_an_interrupted_build_says_so_and_goes_on(demo_archives: Path, tmp_path:
     assert "Traceback" not in errors
     assert {path.name for path in (tmp_path / "out").rglob("*") if path.name.startswith(".")} == {".build"}
     run_command(*words)
-    run_command(*command("sen12ms", demo_archives, tmp_path / "whole", "max_samples=1"))
-    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+    assert digests(tmp_path / "out") == whole
+
+
+def test_a_build_imports_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    """Arrow would import pandas, which takes longer than a small build."""
+    sen12ms(tmp_path)
+    code = (
+        "import sys\nfrom shard_builder.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "print(sorted(name for name in ('pandas', 'torch', 'matplotlib', 'dask') if sys.modules.get(name)))"
+    )
+    words = command("sen12ms", tmp_path, tmp_path / "out", "workers=1")[1:]
+    assert run_command(sys.executable, "-c", code, *words).stdout.splitlines()[-1] == "[]"
 
 
 def test_the_builder_needs_no_torch() -> None:

@@ -14,7 +14,7 @@ from gfm_pipeline.models.config import MoEConfig
 from gfm_pipeline.train.config import TrainConfig
 from tests.conftest import ROOT, run_command
 from tests.integration.test_pretrain import TINY
-from tests.ranks import run_gfm
+from tests.ranks import run_gfm, run_ranks
 
 SIZES = [*TINY, "data.streams.rgb.sensors=[rgb]", "data.lanes=2"]
 
@@ -57,13 +57,15 @@ def test_contenders_ratios_and_where_the_time_goes(tmp_path: Path) -> None:
 
 def test_a_layer_against_deepspeeds_on_two_ranks(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
-    run_command(
-        *("torchrun", "--nproc-per-node", "2", "launch/bench.py", "layer", *words()),
-        *("--tokens", "256", "--repeats", "1", "--json", out),
-    )
+    arguments = ["layer", *words(), "--tokens", "256", "--repeats", "1", "--json", str(out)]
+    run_ranks(2, arguments, tmp_path / "log", program="bench")
     tree = json.loads(out.read_text())
     assert tree["machine"]["ranks"] == 2
     assert tree["seconds"].keys() == {"dense", "padded", "deepspeed"}
+
+
+def test_the_script_for_launchers_takes_what_they_add() -> None:
+    assert "layer" in run_command("python", "launch/bench.py", "--local_rank=1", "--help").stdout
 
 
 @pytest.mark.parametrize(

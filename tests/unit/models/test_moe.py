@@ -18,6 +18,7 @@ from gfm_pipeline.models.moe import (
     initialise_moe,
     is_expert_name,
 )
+from tests.ranks import CONTEXT
 
 DIM, HIDDEN, EXPERTS = 8, 16, 4
 
@@ -139,7 +140,9 @@ def on_a_rank(rank: int, folder: str) -> None:
 
 
 def test_layer_equals_deepspeeds_over_two_ranks(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(on_a_rank, (str(tmp_path),), nprocs=2)
+    # Forked from the server of `tests.ranks`, which has imported what takes them ten seconds.
+    method = CONTEXT.get_start_method()
+    torch.multiprocessing.start_processes(on_a_rank, (str(tmp_path),), nprocs=2, start_method=method)
 
 
 @pytest.mark.parametrize("selection", ["random", "first", "priority"])
