@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from dataclasses import replace
 
@@ -91,7 +92,9 @@ def _jpeg_header(data: bytes) -> tuple[int, int, str]:
     """Read it by libjpeg-turbo, a hundred times faster than Pillow, which is asked where that finds it unusual."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
+    except (ValueError, KeyError):  # KeyError: a subsampling that simplejpeg has no name for
+        return _pillow_header(data)
+    if struct.pack(">BHH", 8, height, width) not in data:  # as a frame of 8 bits would say; this one has 12 or 16
         return _pillow_header(data)
     return height, width, "RGB" if colours == "YCbCr" else colours
 

@@ -12,6 +12,7 @@ import yaml
 from tests.conftest import BIN, ROOT, run_command
 from tests.contracts.test_sources import digests
 from tests.integration.test_build import command
+from tests.manifests import follow_the_schema
 
 SBATCH = """#!/usr/bin/env bash
 # Runs what is submitted at once, the tasks of an array last one first, as an array may.
@@ -87,7 +88,8 @@ def test_slurm_refuses_what_cannot_work(words: list[str], message: str) -> None:
 
 
 def test_kubernetes(demo_archives: Path, expected: dict[str, str], tmp_path: Path) -> None:
-    config, build, merge = yaml.safe_load_all((ROOT / "launch" / "build_kubernetes.yaml").read_text())
+    config, build, merge = documents = list(yaml.safe_load_all((ROOT / "launch" / "build_kubernetes.yaml").read_text()))
+    follow_the_schema(documents)
     assert build["spec"]["completionMode"] == "Indexed"
     (container,) = build["spec"]["template"]["spec"]["containers"]
     shares = {item["name"]: item["value"] for item in container["env"]}["SHARES"]

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from gfm_pipeline.errors import GfmError
 from launch.cli import gfm_launch
+from tests.manifests import follow_the_schema
 
 GOLDEN = Path(__file__).parent / "golden"
 CONFIG = "/etc/my runs/run.yaml"
@@ -84,7 +85,8 @@ def test_kubernetes(run_config: Path) -> None:
         "--print",
     )
     assert result.exit_code == 0, result.exception
-    config_map, service, job = yaml.safe_load_all(result.output)
+    config_map, service, job = documents = list(yaml.safe_load_all(result.output))
+    follow_the_schema(documents)
     golden("kubernetes.yaml", re.sub(r"(config.yaml: \|\n)(    .*\n)+", r"\1    ...\n", result.output), run_config)
     assert yaml.safe_load(config_map["data"]["config.yaml"])["run_dir"] == "/data/runs/first"
     assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}

@@ -191,6 +191,24 @@ def test_damaged_images_raise_nothing_but_item_errors(kind: str) -> None:
                 read(bytes(data), REF)
 
 
+def _with_frame(**changes: int) -> bytes:
+    """Return a JPEG with other bytes in the header of its frame."""
+    data = bytearray(saved("RGB", "JPEG"))
+    frame = data.index(b"\xff\xc0")
+    for name, value in changes.items():
+        data[frame + {"bits": 4, "sampling": 11}[name]] = value
+    return bytes(data)
+
+
+def test_a_jpeg_of_twelve_bits_is_refused() -> None:
+    with pytest.raises(ItemError, match="is no readable image"):
+        image_size(_with_frame(bits=12), REF)
+
+
+def test_a_jpeg_of_rare_subsampling_is_read() -> None:
+    assert image_size(_with_frame(sampling=0x14), REF) == image_size(_with_frame(), REF)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     mode=st.sampled_from(["RGB", "L", "CMYK"]),
