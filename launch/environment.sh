@@ -27,9 +27,10 @@ prepare_environment() {
     fi
     # Installed once, and again whenever the requirements have changed since.
     if [ ! -f "$stamp" ] || [ "$PROJECT/setup.cfg" -nt "$stamp" ]; then
-        # Of tens of thousands of modules Python compiles those that it imports, when it does.
+        # Of tens of thousands of modules Python compiles those that it imports, once.
         step "$VENV/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check --editable "$target"
         touch "$stamp"
     fi
+    unset PYTHONDONTWRITEBYTECODE  # or every process would compile them anew
     export PATH="$VENV/bin:$PATH"
 }
