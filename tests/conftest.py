@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ranks import run_program
 from tests.servers import s3_server
 from tests.serving import environment
 
@@ -32,16 +33,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def run_command(*arguments: str | Path, check: bool = True, timeout: float = 280) -> subprocess.CompletedProcess[str]:
     """Run a command of this environment in the project folder, as a user would."""
-    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(
-        [str(argument) for argument in arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment,
-        check=False,
-        timeout=timeout,
-    )
+    first, *more = (str(argument) for argument in arguments)
+    if first == "shard-builder":
+        done = run_program(first, more, timeout)
+    else:
+        environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+        done = subprocess.run(
+            [first, *more], capture_output=True, text=True, cwd=ROOT, env=environment, check=False, timeout=timeout
+        )
     assert not check or done.returncode == 0, f"{arguments} exited {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 

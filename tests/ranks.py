@@ -1,4 +1,4 @@
-"""Pretraining and `gfm`, cheaply: processes forked from a server that has imported torch and DeepSpeed once.
+"""Pretraining, `gfm` and `shard-builder`, cheaply: processes forked from a server that has imported what they need.
 
 They are real processes with the environment that a launcher gives them, so they can be killed one by one; what a start
 costs, about ten seconds of imports for each process, is paid once per test session.
@@ -26,6 +26,9 @@ CONTEXT.set_forkserver_preload(
     [
         *("torch", "timm", "deepspeed", "gfm_pipeline.train.run", "torch.utils.tensorboard.writer", "launch.pretrain"),
         *("gfm_pipeline.viz.run", "gfm_pipeline.evaluate.run", "gfm_pipeline.evaluate.hook"),
+        # What DeepSpeed imports when it is given an optimizer: all of torch's compiler, four seconds.
+        *("deepspeed.runtime.zero.muon.muon_optimizer", "torch.utils.cpp_extension"),
+        *("shard_builder.build", "shard_builder.cli.build", "shard_builder.cli.verify", "tifffile", "shapely"),
     ]
 )
 
@@ -92,12 +95,9 @@ def start_ranks(
     log.write_text("")
     processes: list[BaseProcess] = []
     for rank in range(size):
-        environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
-        words = {name: str(value) for name, value in (environment | {"MASTER_PORT": port}).items()}
-        words["MASTER_ADDR"] = "127.0.0.1"
-        told = [*arguments, *(each[rank] if each else ())]
-        process = CONTEXT.Process(target=_program, args=(program, told, words, (str(log), str(log))), daemon=True)
-        process.start()
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
+        environment = {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in place.items()}}
+        process = _start(program, [*arguments, *(each[rank] if each else ())], log, log, environment)
         processes.append(process)
     return Ranks(processes, log)
 
@@ -114,24 +114,42 @@ def run_ranks(
 
 def run_gfm(*arguments: str | Path, code: int = 0, timeout_s: float = 280) -> subprocess.CompletedProcess[str]:
     """Run `gfm` with `arguments` in the project folder and expect the exit code `code`."""
-    words = [str(argument) for argument in arguments]
+    done = run_program("gfm", [str(argument) for argument in arguments], timeout_s)
+    assert done.returncode == code, f"gfm {' '.join(done.args)} exited {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def run_program(name: str, arguments: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
+    """Run one of the commands in the project folder, with the environment of this moment, and return what it said.
+
+    Raises subprocess.TimeoutExpired for one that has not ended in time.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / name for name in ("out", "err")]
-        for path in paths:
-            path.touch()
-        told = ("gfm", words, {}, tuple(map(str, paths)))
-        process = CONTEXT.Process(target=_program, args=told, daemon=True)
-        process.start()
+        out, err = (Path(folder) / name for name in ("out", "err"))
+        process = _start(name, arguments, out, err, {})
         process.join(timeout_s)
-        if process.is_alive():
+        late = process.is_alive()
+        if late:
             process.kill()
             process.join()
-        out, err = (path.read_text(errors="replace") for path in paths)
-    assert process.exitcode == code, f"gfm {' '.join(words)} exited {process.exitcode}\n{out}\n{err}"
-    return subprocess.CompletedProcess(words, process.exitcode, out, err)
+        printed = [path.read_text(errors="replace") for path in (out, err)]
+    if late:
+        raise subprocess.TimeoutExpired([name, *arguments], timeout_s, *printed)
+    assert process.exitcode is not None
+    return subprocess.CompletedProcess(list(arguments), process.exitcode, *printed)
+
+
+def _start(name: str, arguments: Sequence[str], out: Path, err: Path, environment: dict[str, str]) -> BaseProcess:
+    for path in (out, err):
+        path.touch()
+    told = (name, list(arguments), {**os.environ, **environment}, (str(out), str(err)))
+    process = CONTEXT.Process(target=_program, args=told, daemon=name != "shard-builder")  # which has processes too
+    process.start()
+    return process
 
 
 def _program(name: str, arguments: list[str], environment: dict[str, str], outputs: tuple[str, str]) -> None:
+    os.environ.clear()
     os.environ.update(environment, CUDA_VISIBLE_DEVICES="", DS_ACCELERATOR="cpu", OMP_NUM_THREADS="1")
     os.chdir(ROOT)
     for descriptor, path in enumerate(outputs, 1):
@@ -141,5 +159,7 @@ def _program(name: str, arguments: list[str], environment: dict[str, str], outpu
     from gfm_pipeline.cli.bench import bench
     from gfm_pipeline.command_line import run
     from launch.pretrain import pretrain
+    from shard_builder.cli import main
 
-    run({"pretrain": pretrain, "bench": bench, "gfm": gfm}[name], name)
+    commands = {"pretrain": pretrain, "bench": bench, "gfm": gfm}
+    main() if name == "shard-builder" else run(commands[name], name)

@@ -24,10 +24,13 @@ DIM, HIDDEN, EXPERTS = 8, 16, 4
 
 
 @pytest.fixture
-def lone_group(tmp_path: Path) -> Iterator[None]:
+def lone_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process group of one, which DeepSpeed's layer needs."""
     import deepspeed
+    from deepspeed.utils import groups
 
+    for name in ("_EXPERT_PARALLEL_GROUP", "_EXPERT_DATA_PARALLEL_GROUP"):
+        monkeypatch.setattr(groups, name, {})  # it keeps groups by name for ever, and this one will be gone
     deepspeed.init_distributed(
         "gloo",
         auto_mpi_discovery=False,
