@@ -155,11 +155,17 @@ def _program(name: str, arguments: list[str], environment: dict[str, str], outpu
     for descriptor, path in enumerate(outputs, 1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), descriptor)
     sys.argv = [name, *arguments]
+    from deepspeed import ops
+
     from gfm_pipeline.cli import gfm
     from gfm_pipeline.cli.bench import bench
     from gfm_pipeline.command_line import run
     from launch.pretrain import pretrain
     from shard_builder.cli import main
+
+    # Ranks that add through shared memory wait for each other in loops: with more ranks than cores, all crawl. Without
+    # it they add through sockets, the same sums of two. Runs under a real launcher have it.
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
     commands = {"pretrain": pretrain, "bench": bench, "gfm": gfm}
     main() if name == "shard-builder" else run(commands[name], name)
