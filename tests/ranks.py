@@ -22,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 CONTEXT = multiprocessing.get_context("forkserver")
+# Here alone: there is one server for all, and the last list would replace the others.
 CONTEXT.set_forkserver_preload(
     [
         *("torch", "timm", "deepspeed", "gfm_pipeline.train.run", "torch.utils.tensorboard.writer", "launch.pretrain"),
@@ -29,6 +30,7 @@ CONTEXT.set_forkserver_preload(
         # What DeepSpeed imports when it is given an optimizer: all of torch's compiler, four seconds.
         *("deepspeed.runtime.zero.muon.muon_optimizer", "torch.utils.cpp_extension"),
         *("shard_builder.build", "shard_builder.cli.build", "shard_builder.cli.verify", "tifffile", "shapely"),
+        *("gfm_pipeline.data.tar_samples", "tests.loader_life"),
     ]
 )
 

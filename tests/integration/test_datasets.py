@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
 import pickle
 from functools import partial
 
@@ -24,9 +23,6 @@ from gfm_pipeline.shards.interop import decode_sample
 from gfm_pipeline.shards.manifest import load_sidecar, tar_path
 from gfm_pipeline.storage import LocalStore
 from tests.make_collection import make_collection, random_samples
-
-# Worker processes then fork from one that has imported it all, instead of importing it one by one.
-multiprocessing.set_forkserver_preload(["gfm_pipeline.data.tar_samples"])
 
 S1, S2, RGB = (builtin_sensor(name) for name in ("s1", "s2", "rgb"))
 PX = 8

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import re
 import subprocess
 import sys
@@ -153,7 +152,6 @@ def test_webdataset_pipelines(
     specs = [builtin_sensor("s1"), builtin_sensor("s2")]
     make_collection(tmp_path / "shards" / "sen12ms", random_samples(specs, 20, side=40), specs, samples_per_shard=7)
     monkeypatch.chdir(tmp_path)
-    multiprocessing.set_forkserver_preload(["gfm_pipeline.data.tar_samples"])
     programs = [text for language, text in blocks("webdataset.md") if language == "python"]
     assert len(programs) == 2
     for text in programs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import time
@@ -18,6 +17,7 @@ from gfm_pipeline.data.mixture import open_mixture
 from gfm_pipeline.storage import StorageConfig
 from tests.faulty_proxy import FaultyProxy
 from tests.loader_life import SEED, cut_log, digest, live, read_log
+from tests.ranks import CONTEXT
 from tests.remote_collection import SAMPLES, STEPS_PER_EPOCH, loader_config, upload, write_pairs
 from tests.serving import environment
 
@@ -71,14 +71,12 @@ def test_nothing_is_lost_repeated_or_wrong(kills: int, s3: dict[str, str], tmp_p
 def start(config: dict[str, Any], logs: list[Path], steps: int) -> list[Any]:
     """Start both ranks from the step that both have done."""
     common = done(logs)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.loader_life"])
     surroundings = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     processes = []
     for rank, log in enumerate(logs):
         cut_log(log, common)
         arguments = (config, rank, WORLD, str(log), surroundings, steps)
-        processes.append(context.Process(target=live, args=arguments, daemon=True))
+        processes.append(CONTEXT.Process(target=live, args=arguments, daemon=True))
         processes[-1].start()
     return processes
 
