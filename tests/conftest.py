@@ -32,7 +32,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def run_command(*arguments: str | Path, check: bool = True, timeout: float = 280) -> subprocess.CompletedProcess[str]:
-    """Run a command of this environment in the project folder, as a user would."""
+    """Run a command of this environment in the project folder, as a user would.
+
+    `shard-builder` is forked with its imports done (see `tests.ranks`); tests that kill it or look at what it imports
+    start it themselves.
+    """
     first, *more = (str(argument) for argument in arguments)
     if first == "shard-builder":
         done = run_program(first, more, timeout)

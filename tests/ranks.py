@@ -169,5 +169,7 @@ def _program(name: str, arguments: list[str], environment: dict[str, str], outpu
     # it they add through sockets, the same sums of two. Runs under a real launcher have it.
     ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
-    commands = {"pretrain": pretrain, "bench": bench, "gfm": gfm}
-    main() if name == "shard-builder" else run(commands[name], name)
+    if name == "shard-builder":
+        main()
+    else:
+        run({"pretrain": pretrain, "bench": bench, "gfm": gfm}[name], name)

@@ -55,7 +55,7 @@ def test_a_killed_build_goes_on_to_the_same_bytes(
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     moments = random.Random(workers)
     kills = 0
-    for _ in range(4):
+    for _ in range(6):
         process = subprocess.Popen(
             command("sen12ms", demo_archives, out, *more),
             cwd=ROOT,

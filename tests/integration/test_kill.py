@@ -54,7 +54,7 @@ def wait_for_a_moment(
         time.sleep(0.002)
 
 
-@pytest.mark.parametrize("moments", [2, MANY])
+@pytest.mark.parametrize("moments", [4, MANY])
 def test_the_builder(
     moments: int, demo_archives: Path, undisturbed: tuple[dict[str, str], float], tmp_path: Path
 ) -> None:
@@ -80,7 +80,7 @@ def test_the_builder(
     run_command("shard-builder", "verify", out)
 
 
-@pytest.mark.parametrize("moments", [1, MANY])
+@pytest.mark.parametrize("moments", [3, MANY])
 def test_shares(moments: int, demo_archives: Path, undisturbed: tuple[dict[str, str], float], tmp_path: Path) -> None:
     """Kill one share while another one runs, run it again, then merge."""
     expected, seconds = undisturbed

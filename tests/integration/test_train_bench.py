@@ -55,10 +55,14 @@ def test_contenders_ratios_and_where_the_time_goes(tmp_path: Path) -> None:
     assert f"images/s of moe / dense: {tree['ratios']['images/s of moe / dense']:.2f}" in done.stdout
 
 
-def test_a_layer_against_deepspeeds_on_two_ranks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", ["forked", pytest.param("torchrun", marks=pytest.mark.slow)])
+def test_a_layer_against_deepspeeds_on_two_ranks(launcher: str, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     arguments = ["layer", *words(), "--tokens", "256", "--repeats", "1", "--json", str(out)]
-    run_ranks(2, arguments, tmp_path / "log", program="bench")
+    if launcher == "torchrun":
+        run_command("torchrun", "--nproc-per-node", "2", "launch/bench.py", *arguments)
+    else:
+        run_ranks(2, arguments, tmp_path / "log", program="bench")
     tree = json.loads(out.read_text())
     assert tree["machine"]["ranks"] == 2
     assert tree["seconds"].keys() == {"dense", "padded", "deepspeed"}
