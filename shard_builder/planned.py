@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from shard_builder.archives.member import MemberRef
-from shard_builder.georeference import Georeference
+from shard_builder.rasters.georeference import Georeference
 
 Resampling = Literal["nearest", "bilinear", "average"]
 Window = tuple[int, int, int, int]

@@ -29,7 +29,7 @@ CONTEXT.set_forkserver_preload(
         *("gfm_pipeline.viz.run", "gfm_pipeline.evaluate.run", "gfm_pipeline.evaluate.hook"),
         # What DeepSpeed imports when it is given an optimizer: all of torch's compiler, four seconds.
         *("deepspeed.runtime.zero.muon.muon_optimizer", "torch.utils.cpp_extension"),
-        *("shard_builder.build", "shard_builder.cli.build", "shard_builder.cli.verify", "tifffile", "shapely"),
+        *("shard_builder.build.build", "shard_builder.cli.build", "shard_builder.cli.verify", "tifffile", "shapely"),
         *("gfm_pipeline.data.tar_samples", "tests.loader_life"),
     ]
 )

@@ -22,11 +22,11 @@ from gfm_pipeline.errors import GfmError
 from gfm_pipeline.shards import codec
 from shard_builder.archives.member import MemberRef
 from shard_builder.bench.stopwatch import Stopwatch
-from shard_builder.build import build_collection
+from shard_builder.build.build import build_collection
+from shard_builder.build.pack import DEFAULT_CODEC
 from shard_builder.catalog import dump_rows
 from shard_builder.config import BuildConfig
-from shard_builder.images import decode_tiff
-from shard_builder.pack import DEFAULT_CODEC
+from shard_builder.rasters.images import decode_tiff
 
 Kind = Literal["builder", "profile", "tar", "shardwriter"]
 

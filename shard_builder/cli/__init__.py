@@ -6,7 +6,7 @@ import click
 
 from gfm_pipeline import __version__
 from gfm_pipeline.command_line import LazyGroup, run
-from shard_builder.process import do_without_pandas
+from shard_builder.executors.process import do_without_pandas
 
 COMMANDS = {
     "demo": ("shard_builder.cli.demo:demo", "Make synthetic raw archives in the published layouts."),

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from gfm_pipeline.errors import UsageError
-from shard_builder.build import BuildReport, build_collection, build_share
+from shard_builder.build.build import BuildReport, build_collection, build_share
 from shard_builder.cli.common import build_options, finish, read_config, telling
 
 

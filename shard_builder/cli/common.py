@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gfm_pipeline.config import load_config
-from shard_builder.build import BuildReport, Event
+from shard_builder.build.build import BuildReport, Event
+from shard_builder.build.report import as_json, describe
 from shard_builder.config import BuildConfig
-from shard_builder.report import as_json, describe
 
 PARTLY_FAILED = 3
 F = TypeVar("F", bound=Callable[..., Any])

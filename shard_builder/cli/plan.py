@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from shard_builder.build.forecast import describe_forecast, forecast
 from shard_builder.cli.common import build_options, read_config, telling
-from shard_builder.forecast import describe_forecast, forecast
 
 
 @click.command()

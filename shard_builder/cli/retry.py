@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from shard_builder.build import build_collection
+from shard_builder.build.build import build_collection
 from shard_builder.cli.common import build_options, finish, read_config, telling
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from shard_builder.build.status import describe_status, read_status
 from shard_builder.cli.common import build_options, read_config
-from shard_builder.status import describe_status, read_status
 
 
 @click.command()

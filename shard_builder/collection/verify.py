@@ -22,7 +22,7 @@ from shard_builder.collection.choose import choose_samples, parse_share
 from shard_builder.collection.problem import Problem, ProblemList
 from shard_builder.collection.shard_check import ShardChecker, ShardResult
 from shard_builder.collection.whole_check import Totals, check_catalog, check_failures, check_listing, check_manifest
-from shard_builder.pool import end_with_parent, without_ctrl_c
+from shard_builder.executors.pool import end_with_parent, without_ctrl_c
 
 
 @dataclass

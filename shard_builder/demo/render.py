@@ -11,7 +11,7 @@ from itertools import islice
 
 from gfm_pipeline.errors import GfmError
 from shard_builder.demo.families import FAMILIES, Family, Member, Request
-from shard_builder.pool import end_with_parent, end_workers, without_ctrl_c
+from shard_builder.executors.pool import end_with_parent, end_workers, without_ctrl_c
 
 AHEAD = 8
 """Items in hand per process: enough to keep all busy, few enough for a planet of any size."""

@@ -17,10 +17,10 @@ from typing import Any
 
 import gfm_pipeline
 from gfm_pipeline.errors import ConfigError, GfmError
+from shard_builder.build.write import TaskResult
 from shard_builder.config import BuildConfig
 from shard_builder.executors.executor import EXECUTORS
-from shard_builder.worker import Worker
-from shard_builder.write import TaskResult
+from shard_builder.executors.worker import Worker
 
 AHEAD = 3
 """Shards handed to the cluster per thread: enough to keep all busy, few enough for a plan of any size."""

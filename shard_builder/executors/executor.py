@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from gfm_pipeline.registry import Registry
+from shard_builder.build.write import TaskResult
 from shard_builder.config import BuildConfig
-from shard_builder.write import TaskResult
 
 
 class Executor(Protocol):

@@ -10,12 +10,12 @@ from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 
 from gfm_pipeline.errors import GfmError
+from shard_builder.build.write import TaskResult
 from shard_builder.config import BuildConfig
 from shard_builder.executors.executor import EXECUTORS
-from shard_builder.pool import end_with_parent, end_workers, without_ctrl_c
-from shard_builder.process import do_without_pandas
-from shard_builder.worker import Worker
-from shard_builder.write import TaskResult
+from shard_builder.executors.pool import end_with_parent, end_workers, without_ctrl_c
+from shard_builder.executors.process import do_without_pandas
+from shard_builder.executors.worker import Worker
 
 AHEAD = 4
 """Tasks handed to the pool per worker: enough to keep all busy, few enough for a plan of any size."""

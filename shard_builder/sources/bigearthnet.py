@@ -34,13 +34,13 @@ from gfm_pipeline.sensors import SensorSpec, builtin_sensor
 from gfm_pipeline.shards.parquet import ParquetReader
 from shard_builder.archives import ArchiveReader, MemberRef
 from shard_builder.archives.parts import is_later_part
-from shard_builder.corine import nineteen
-from shard_builder.images import decode_tiff
-from shard_builder.own.patterns import iso_date
-from shard_builder.own.stacking import stack_bands
 from shard_builder.planned import PlannedRaster
-from shard_builder.raster import Decoded
-from shard_builder.source import SOURCES, InputView, Source
+from shard_builder.rasters.images import decode_tiff
+from shard_builder.rasters.raster import Decoded
+from shard_builder.sources.base import SOURCES, InputView, Source
+from shard_builder.sources.shared.corine import nineteen
+from shard_builder.sources.shared.patterns import iso_date
+from shard_builder.sources.shared.stacking import stack_bands
 
 _NAME = re.compile(r"(bigearthnet|reference_maps)", re.IGNORECASE)
 _PATCH = re.compile(r"(S2[A-D])_MSIL2A_\d{8}T\d{6}\w*|(S1[A-D])_IW_GRDH_\w+")

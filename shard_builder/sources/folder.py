@@ -21,17 +21,17 @@ from gfm_pipeline.errors import ArchiveError, ConfigError, ItemError, nearest
 from gfm_pipeline.sensors import SensorSpec
 from shard_builder.archives import ArchiveReader, MemberRef
 from shard_builder.config import BuildConfig
-from shard_builder.own.cubes import Cube, arrange, is_cube
-from shard_builder.own.group import Gathered, Part
-from shard_builder.own.image import decode_image
-from shard_builder.own.npy import decode_npy
-from shard_builder.own.patterns import RESERVED, FilePattern, iso_date, key_of
-from shard_builder.own.sensor import OwnSensor, specs_of
-from shard_builder.own.stacking import load_stack
-from shard_builder.own.walk import FoundFile, find_files
 from shard_builder.planned import PlannedRaster
-from shard_builder.raster import Decoded
-from shard_builder.source import SOURCES, InputView, Source
+from shard_builder.rasters.raster import Decoded
+from shard_builder.sources.base import SOURCES, InputView, Source
+from shard_builder.sources.shared.cubes import Cube, arrange, is_cube
+from shard_builder.sources.shared.group import Gathered, Part
+from shard_builder.sources.shared.image import decode_image
+from shard_builder.sources.shared.npy import decode_npy
+from shard_builder.sources.shared.own_files import FoundFile, find_files
+from shard_builder.sources.shared.patterns import RESERVED, FilePattern, iso_date, key_of
+from shard_builder.sources.shared.sensor import OwnSensor, specs_of
+from shard_builder.sources.shared.stacking import load_stack
 
 
 class LabelTable(StrictModel):

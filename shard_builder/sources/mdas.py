@@ -8,7 +8,7 @@ images. Scenes are cut to tiles in the pixels of the RGB image, by windows: the 
 
 Stated rules: tiles are cut where all chosen sensors of a scene overlap. With `align: grid` a sensor whose pixels are
 those of the RGB image up to whole steps is cut bit for bit; any other is resampled to them, by the mean where it is
-finer and bilinear where it is coarser (`shard_builder/resample.py`). With `align: own` it keeps its own pixels, and a
+finer and bilinear where it is coarser (see `rasters/resample.py`). With `align: own` it keeps its own pixels, and a
 tile is what covers the RGB tile to half a pixel, which wants a tile_px of whole pixels of both: 550 for all of them. A
 fourth band of the RGB image is dropped.
 """
@@ -24,12 +24,12 @@ from gfm_pipeline.errors import ItemError
 from gfm_pipeline.sensors import Display, SensorSpec, builtin_sensor
 from shard_builder.archives import ArchiveReader, MemberRef
 from shard_builder.config import BuildConfig
-from shard_builder.images import load_rgb, load_tiff, tile_windows
-from shard_builder.own.footprint import Align, Scene, aligned, overlap
 from shard_builder.planned import PlannedRaster
-from shard_builder.raster import Decoded
-from shard_builder.source import SOURCES, InputView, Source
-from shard_builder.tiff import read_header
+from shard_builder.rasters.images import load_rgb, load_tiff, tile_windows
+from shard_builder.rasters.raster import Decoded
+from shard_builder.rasters.tiff import read_header
+from shard_builder.sources.base import SOURCES, InputView, Source
+from shard_builder.sources.shared.footprint import Align, Scene, aligned, overlap
 
 _ARCHIVE = re.compile(r"(augsburg|mdas)[^.]*(\.zip)?$|sub_area_?\d+$|entire_city$")
 _PRODUCT = r"(?P<product>3K_RGB|3K_DSM|Sentinel[-_]1|Sentinel[-_]2|HySpex)"

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from shard_builder.image_archive import ImageArchive
-from shard_builder.source import SOURCES
+from shard_builder.sources.base import SOURCES
+from shard_builder.sources.shared.image_archive import ImageArchive
 
 
 @SOURCES.register("millionaid")

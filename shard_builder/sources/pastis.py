@@ -20,10 +20,10 @@ from typing import Any, ClassVar
 from gfm_pipeline.errors import ArchiveError, ItemError
 from gfm_pipeline.sensors import Display, SensorSpec
 from shard_builder.archives import ArchiveReader, MemberRef
-from shard_builder.own.npy import decode_npy
 from shard_builder.planned import PlannedRaster
-from shard_builder.raster import Decoded
-from shard_builder.source import SOURCES, InputView, Source
+from shard_builder.rasters.raster import Decoded
+from shard_builder.sources.base import SOURCES, InputView, Source
+from shard_builder.sources.shared.npy import decode_npy
 
 _NAME = re.compile(r"pastis(-?r)?(_benchmark)?(\.zip|\.tar(\.gz)?|\.tgz)?$", re.IGNORECASE)
 _PARTS = ("ANNOTATIONS", "DATA_S1A", "DATA_S1D", "DATA_S2", "metadata.geojson")

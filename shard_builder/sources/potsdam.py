@@ -3,7 +3,7 @@
 Published as `Potsdam.zip`, an archive of archives: `1_DSM.zip` with `dsm_potsdam_02_10.tif`, `2_Ortho_RGB.zip` with
 `top_potsdam_2_10_RGB.tif`, `3_Ortho_IRRG.zip`, `4_Ortho_RGBIR.zip`, `5_Labels_all.zip` with
 `top_potsdam_2_10_label.tif` and `5_Labels_all_noBoundary.zip`; any of them alone, or unpacked, is read as well. Rules:
-see shard_builder.isprs.
+see shard_builder.sources.shared.isprs.
 
 Not read: normalised surface models (8-bit pictures), the maps for participants (copies) and .tfw files.
 """
@@ -14,8 +14,8 @@ import re
 from typing import ClassVar
 
 from shard_builder.config import BuildConfig
-from shard_builder.isprs import Image, IsprsBenchmark, IsprsOptions
-from shard_builder.source import SOURCES
+from shard_builder.sources.base import SOURCES
+from shard_builder.sources.shared.isprs import Image, IsprsBenchmark, IsprsOptions
 
 _DSM = re.compile(r"(?:.*/)?dsm_potsdam_0?(\d+)_0?(\d+)\.tif")
 _TOP = re.compile(r"(?:(.*)/)?top_potsdam_(\d+)_(\d+)_(RGB|IRRG|RGBIR|label|label_noBoundary)\.tif")

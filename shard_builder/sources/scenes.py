@@ -6,7 +6,7 @@ memory. Tiles of `tile_px` start every `stride_px` pixels of the reference senso
 cover.
 
 Stated rules: with `align: grid` every sensor is brought to the reference sensor's pixels; one whose pixels are the same
-up to whole steps is cut without resampling, others are resampled by the rules of `shard_builder/resample.py`, class
+up to whole steps is cut without resampling, others are resampled by the rules of `rasters/resample.py`, class
 numbers always to the nearest. With `align: own` every sensor keeps its own pixels, and a tile is what covers the
 reference tile to half a pixel. Footprints that agree to half a pixel count as equal. Scenes without a georeference are
 taken to cover the same ground if none of their key has one.
@@ -21,18 +21,18 @@ from gfm_pipeline.errors import ConfigError, ItemError, nearest
 from gfm_pipeline.sensors import SensorSpec
 from shard_builder.archives import ArchiveReader, MemberRef
 from shard_builder.config import BuildConfig
-from shard_builder.images import load_tiff, tile_windows
-from shard_builder.own.cubes import Cube, is_cube
-from shard_builder.own.footprint import Align, Scene, aligned, overlap
-from shard_builder.own.patterns import iso_date, key_of
-from shard_builder.own.sensor import OwnSensor, specs_of
-from shard_builder.own.walk import FoundFile, find_files
 from shard_builder.planned import PlannedRaster, Resampling, Window
-from shard_builder.raster import Decoded
-from shard_builder.resample import resample
-from shard_builder.source import SOURCES, InputView, Source
+from shard_builder.rasters.images import load_tiff, tile_windows
+from shard_builder.rasters.raster import Decoded
+from shard_builder.rasters.resample import resample
+from shard_builder.rasters.tiff import read_header
+from shard_builder.sources.base import SOURCES, InputView, Source
 from shard_builder.sources.folder import patterns_of
-from shard_builder.tiff import read_header
+from shard_builder.sources.shared.cubes import Cube, is_cube
+from shard_builder.sources.shared.footprint import Align, Scene, aligned, overlap
+from shard_builder.sources.shared.own_files import FoundFile, find_files
+from shard_builder.sources.shared.patterns import iso_date, key_of
+from shard_builder.sources.shared.sensor import OwnSensor, specs_of
 
 TILE_SUFFIX = len("_r100000_c100000")
 

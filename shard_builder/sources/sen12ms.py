@@ -13,8 +13,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from gfm_pipeline.sensors import SensorSpec, builtin_sensor
-from shard_builder.season_archive import SeasonArchive
-from shard_builder.source import SOURCES
+from shard_builder.sources.base import SOURCES
+from shard_builder.sources.shared.season_archive import SeasonArchive
 
 
 @SOURCES.register("sen12ms")

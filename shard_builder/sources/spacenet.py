@@ -16,8 +16,8 @@ from typing import ClassVar
 
 from gfm_pipeline.sensors import Display, SensorSpec
 from shard_builder.planned import PlannedRaster
-from shard_builder.source import SOURCES, InputView, Source
-from shard_builder.walk import files_of
+from shard_builder.sources.base import SOURCES, InputView, Source
+from shard_builder.sources.shared.walk import files_of
 
 _NAME = re.compile(
     r"(SN2_buildings_(train|test)\w*|AOI_\d_\w+_(Train|Test)\w*)(\.tar\.gz|\.tgz|\.tar|\.zip)?", re.IGNORECASE

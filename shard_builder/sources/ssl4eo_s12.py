@@ -19,12 +19,12 @@ from gfm_pipeline.errors import ItemError
 from gfm_pipeline.sensors import SensorSpec, builtin_sensor
 from shard_builder.archives import ArchiveReader, MemberRef, kind_of
 from shard_builder.archives.parts import is_later_part
-from shard_builder.images import decode_tiff
-from shard_builder.own.patterns import iso_date
-from shard_builder.own.stacking import load_stack
 from shard_builder.planned import PlannedRaster
-from shard_builder.raster import Decoded
-from shard_builder.source import SOURCES, InputView, Source
+from shard_builder.rasters.images import decode_tiff
+from shard_builder.rasters.raster import Decoded
+from shard_builder.sources.base import SOURCES, InputView, Source
+from shard_builder.sources.shared.patterns import iso_date
+from shard_builder.sources.shared.stacking import load_stack
 
 _NAME = re.compile(r"(s1|s2a|s2c|s12)(\.(zip|tar|tgz).*)?$|s1_grd|s2_l1c|s2_l2a|ssl4eo", re.IGNORECASE)
 _BAND = re.compile(r"(?:.*/)?(s1|s2c|s2a)/(\d+)/([^/]+)/([A-Z]+\d*A?)\.tif$")

@@ -3,7 +3,7 @@
 Published as `ISPRS_semantic_labeling_Vaihingen.zip` with `top/top_mosaic_09cm_area1.tif` (near infrared, red, green),
 `dsm/dsm_09cm_matching_area1.tif` and `gts_for_participants/top_mosaic_09cm_area1.tif` (maps of 16 areas), and
 `ISPRS_semantic_labeling_Vaihingen_ground_truth_COMPLETE.zip` with the maps of all areas, or `..._noBoundary.zip`
-without boundaries; both may lie in one `Vaihingen.zip`. The same unpacked is read as well. Rules: shard_builder.isprs.
+without boundaries; both may lie in one `Vaihingen.zip`. The same unpacked is read as well. Rules: `shared/isprs.py`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import re
 from typing import ClassVar
 
 from shard_builder.config import BuildConfig
-from shard_builder.isprs import IsprsBenchmark, parse
-from shard_builder.source import SOURCES
+from shard_builder.sources.base import SOURCES
+from shard_builder.sources.shared.isprs import IsprsBenchmark, parse
 
 _DSM = re.compile(r"(?:.*/)?dsm_09cm_matching_area(\d+)\.tif")
 _TOP = re.compile(r"(?:(.*)/)?top_mosaic_09cm_area(\d+)(_noBoundary)?\.tif")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gfm_pipeline.errors import ConfigError, GfmError, ItemError, ShardError
-from shard_builder.build import Event, build_collection, build_share, merge_collection
+from shard_builder.build.build import Event, build_collection, build_share, merge_collection
 from shard_builder.config import BuildConfig
 from shard_builder.executors import dask as dask_executor
 from shard_builder.executors.executor import EXECUTORS

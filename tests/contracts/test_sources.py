@@ -27,9 +27,9 @@ from PIL import Image
 from gfm_pipeline.errors import ArchiveError, ConfigError, GfmError, ItemError, UsageError
 from gfm_pipeline.shards.stats import measure, merge
 from shard_builder.archives import ArchiveReader
-from shard_builder.build import BuildReport, build_collection
+from shard_builder.build.build import BuildReport, build_collection
 from shard_builder.config import BuildConfig
-from shard_builder.source import SOURCES
+from shard_builder.sources.base import SOURCES
 from tests.conftest import ROOT
 from tests.make import archives
 from tests.make.archives import BREAKERS, LONELY, MAKERS, OPTIONS, sen12ms, tar_gz, tiff, utm, zipped
@@ -120,7 +120,7 @@ def test_every_record_is_true(source: str, tmp_path: Path) -> None:
 ELSEWHERE = """
 import sys
 from pathlib import Path
-from shard_builder.build import build_share, merge_collection
+from shard_builder.build.build import build_share, merge_collection
 from shard_builder.config import BuildConfig
 from tests.make.archives import MAKERS
 

@@ -13,7 +13,7 @@ from gfm_pipeline.data.config import DataConfig, StreamConfig
 from gfm_pipeline.data.mixture import open_mixture
 from gfm_pipeline.errors import StorageError
 from gfm_pipeline.storage import StorageConfig, open_store, remote
-from shard_builder.build import build_collection, build_share, merge_collection
+from shard_builder.build.build import build_collection, build_share, merge_collection
 from shard_builder.config import BuildConfig
 from tests.conftest import run_command
 from tests.faulty_proxy import FaultyProxy

@@ -21,7 +21,7 @@ import tifffile
 from PIL import Image
 
 from gfm_pipeline.config import load_config
-from shard_builder.build import build_collection
+from shard_builder.build.build import build_collection
 from shard_builder.config import BuildConfig
 from tests.conftest import BIN, ROOT, run_command
 from tests.contracts.test_sources import build, digests, read_with_public_libraries
@@ -259,8 +259,8 @@ def test_a_build_imports_nothing_that_it_does_not_need(tmp_path: Path) -> None:
 
 def test_the_builder_needs_no_torch() -> None:
     code = (
-        "import sys, shard_builder.build as build; build.EXECUTORS.names()\n"
-        "from shard_builder.source import SOURCES; SOURCES.names()\n"
+        "import sys, shard_builder.build.build as build; build.EXECUTORS.names()\n"
+        "from shard_builder.sources.base import SOURCES; SOURCES.names()\n"
         "print(sorted({'torch', 'webdataset', 'deepspeed', 'matplotlib'} & set(sys.modules)))"
     )
     assert run_command(sys.executable, "-c", code).stdout.strip() == "[]"

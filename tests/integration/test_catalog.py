@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
-from shard_builder.build import build_collection
+from shard_builder.build.build import build_collection
 from shard_builder.config import BuildConfig
 from tests.make.archives import tar_gz, tiff, utm
 

@@ -16,7 +16,7 @@ from gfm_pipeline.shards.manifest import load_manifest
 from gfm_pipeline.storage import open_store
 from shard_builder.cli import COMMANDS, shard_builder
 from shard_builder.config import BuildConfig, resolve_sensors
-from shard_builder.source import make_source
+from shard_builder.sources.base import make_source
 from tests.conftest import BIN, ROOT
 from tests.contracts.test_sources import digests
 from tests.make_collection import make_collection, random_samples

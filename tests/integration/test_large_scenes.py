@@ -23,7 +23,7 @@ SENSORS = {
 }
 BUILD = """
 import json, re, sys
-from shard_builder.build import build_collection
+from shard_builder.build.build import build_collection
 from shard_builder.config import BuildConfig
 
 def build(name, grid, stride):

@@ -8,7 +8,7 @@ import pytest
 
 FAULTS = """
 import resource, numpy
-from shard_builder.process import keep_freed_memory
+from shard_builder.executors.process import keep_freed_memory
 assert keep_freed_memory()
 def faults(rounds):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 
 from gfm_pipeline.storage import LocalStore
-from shard_builder.build import plan_collection
+from shard_builder.build.build import plan_collection
+from shard_builder.build.plan import load_task
 from shard_builder.config import BuildConfig
-from shard_builder.plan import load_task
 from shard_builder.planned import PlannedSample
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from gfm_pipeline.errors import ArchiveError, ItemError
-from shard_builder.build import BuildReport, build_collection
+from shard_builder.build.build import BuildReport, build_collection
 from shard_builder.config import BuildConfig
-from shard_builder.corine import LEFT_OUT, NINETEEN
+from shard_builder.sources.shared.corine import LEFT_OUT, NINETEEN
 from tests.conftest import ROOT
 from tests.contracts.test_sources import read_with_public_libraries, unpack
 from tests.make import bigearthnet as make

@@ -14,7 +14,7 @@ import pytest
 import zarr
 
 from gfm_pipeline.errors import ArchiveError, ConfigError, GfmError, ItemError
-from shard_builder.build import BuildReport, build_collection
+from shard_builder.build.build import BuildReport, build_collection
 from shard_builder.config import BuildConfig
 from tests.contracts.test_sources import read_with_public_libraries
 from tests.make.archives import MAKERS, OPTIONS, tiff

@@ -10,7 +10,7 @@ import pytest
 
 from gfm_pipeline.config import load_config
 from gfm_pipeline.errors import ConfigError, ItemError
-from shard_builder.build import BuildReport, build_collection
+from shard_builder.build.build import BuildReport, build_collection
 from shard_builder.config import BuildConfig
 from tests.conftest import ROOT
 from tests.contracts.test_sources import read_with_public_libraries

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gfm_pipeline.errors import ArchiveError
-from shard_builder.build import BuildReport, build_collection
+from shard_builder.build.build import BuildReport, build_collection
 from shard_builder.config import BuildConfig
 from tests.conftest import ROOT
 from tests.contracts.test_sources import read_with_public_libraries, unpack

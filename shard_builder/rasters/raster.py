@@ -1,0 +1,83 @@
+"""A raster on its way from an archive to a shard: opened, cut to a window, with what its file says about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gfm_pipeline.shards.codec import Raster
+from shard_builder.planned import Window
+from shard_builder.rasters.georeference import Georeference
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a file says of its raster beside the pixels."""
+
+    georeference: Georeference | None = None
+    nodata: float | None = None
+    """The value for "nothing was measured" that the file declares."""
+    rules: tuple[str, ...] = ()
+    """Stated rules that changed the item, e.g. "alpha channel dropped"."""
+
+    def at(self, row: int, column: int) -> Facts:
+        """Return the facts of the part that starts at (row, column)."""
+        return replace(self, georeference=self.georeference.window(row, column) if self.georeference else None)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One raster as the archive holds it."""
+
+    raster: Raster
+    """[C,H,W], or [T,C,H,W] for a series."""
+    facts: Facts = Facts()
+    original: tuple[str, bytes] | None = None
+    """(extension, bytes) when the archive's own encoding can be stored as it is."""
+    mask: NDArray[np.bool_] | None = None
+    """[H,W], True where something was measured; None when the file carries no mask."""
+
+
+@dataclass(frozen=True)
+class Original:
+    """An image that is stored in the archive's own encoding without being decoded."""
+
+    extension: str
+    data: bytes
+    shape: tuple[int, int, int]
+    """[C,H,W]."""
+
+
+class OpenRaster(Protocol):
+    """A raster of which parts can be read; it may be larger than memory."""
+
+    shape: tuple[int, int, int]
+    """[C,H,W]."""
+    dtype: np.dtype[np.generic]
+    facts: Facts
+
+    def read(self, window: Window) -> Decoded:
+        """Return the part of the raster inside `window`."""
+        ...
+
+
+class WholeRaster:
+    """An opened raster that is in memory."""
+
+    def __init__(self, decoded: Decoded) -> None:
+        self.decoded = decoded
+        channels, height, width = decoded.raster.shape
+        self.shape = (channels, height, width)
+        self.dtype = decoded.raster.dtype
+        self.facts = decoded.facts
+
+    def read(self, window: Window) -> Decoded:
+        """Return a copy of the part inside `window`."""
+        row, column, height, width = window
+        tile = np.ascontiguousarray(self.decoded.raster[:, row : row + height, column : column + width])
+        mask = self.decoded.mask
+        part = None if mask is None else mask[row : row + height, column : column + width]
+        return Decoded(tile, self.facts.at(row, column), None, part)

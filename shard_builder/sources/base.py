@@ -1,0 +1,197 @@
+"""What a source is: the knowledge of one raw archive family, in one file of `shard_builder/sources/`.
+
+A source scans its input, telling which files make which sensor of which place, and loads the raster in them. All else
+is common: pairing by key, duplicates, tiles over shards, units and nodata, checking, encoding, writing, reporting.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+from gfm_pipeline.config import StrictModel
+from gfm_pipeline.errors import ArchiveError, ConfigError, ItemError
+from gfm_pipeline.registry import Registry
+from gfm_pipeline.sensors import SensorSpec
+from gfm_pipeline.storage import Store
+from shard_builder.archives import ArchiveReader, Kind, Listing, MemberRef, kind_of
+from shard_builder.build.scan import Ignored, Scan
+from shard_builder.config import BuildConfig
+from shard_builder.planned import PlannedRaster
+from shard_builder.rasters.images import load_tiff
+from shard_builder.rasters.raster import Decoded, Original
+
+
+class NoOptions(StrictModel):
+    """A source that has no settings of its own."""
+
+
+class InputView:
+    """The input of a build, for a source to look at and to tell what it found."""
+
+    def __init__(self, store: Store, only: str | None, reader: ArchiveReader, config: BuildConfig, scan: Scan) -> None:
+        self.store = store
+        self.only = only
+        """Name of the one archive given, or None for a folder."""
+        self.reader = reader
+        """Reads the bytes of members, for headers and tables that the scan needs."""
+        self.config = config
+        self.scan = scan
+        self._folders: dict[str, bool] | None = None
+
+    @property
+    def where(self) -> str:
+        """The URL or path of the input folder."""
+        return self.store.url
+
+    @property
+    def folder_name(self) -> str:
+        """The name of the input folder itself."""
+        where = self.where if "://" in self.where else Path(self.where).resolve().as_posix()
+        return where.rstrip("/").rpartition("/")[2]
+
+    def names(self) -> list[str]:
+        """Return the names in the input folder, sorted; just the one archive where one was given."""
+        if self._folders is None:
+            self._folders = dict(self.store.names()) if self.only is None else {self.only: False}
+        return sorted(self._folders)
+
+    def kind(self, name: str) -> Kind | None:
+        """Return what a name in the input folder is: a folder, an archive by its extension, or None."""
+        self.names()
+        assert self._folders is not None
+        return "folder" if self._folders.get(name) else kind_of(name)
+
+    def open(self, name: str) -> Iterator[MemberRef]:
+        """Yield the files of an archive or folder of the input, "" for all of it, in an order that is always the same.
+
+        What has to be refused is rejected by the build's policy. Raises ArchiveError when it cannot be read to its end
+        or holds nothing.
+        """
+        if self.kind(name) not in (None, "folder"):
+            self.scan.versions[name] = self.store.stat(name).version
+        yield from self._listed(self.reader.list(name), name)
+
+    def enter(self, ref: MemberRef) -> Iterator[MemberRef]:
+        """Yield the files of an archive that is itself a member of one; no deeper."""
+        yield from self._listed(self.reader.list_inside(ref), ref.source_file)
+
+    def add(self, key: str, sensor: str, raster: PlannedRaster, **labels: Any) -> None:
+        """Plan one sensor of the sample `key`; what is said of a key in several calls becomes one sample.
+
+        A second raster of the same sensor and key is rejected, and so is a key that no shard can hold.
+        """
+        trouble = self.scan.add(key, sensor, raster, labels)
+        if trouble:
+            self.reject(key, raster.files[0].source_file, trouble, members=0)
+
+    def label(self, key: str, **labels: Any) -> None:
+        """Say something of the content of a sample that `add` has planned or will; alone it plans nothing."""
+        self.scan.label(key, labels)
+
+    def ignore(self, path: str, reason: str, files: int = 1) -> None:
+        """Take note of files that this source does not pack, and why."""
+        self.scan.ignore(Ignored(path, reason, files))
+
+    def ignore_rest(self, used: Iterable[str], otherwise: str) -> None:
+        """Take note of every name in the input folder that is not in `used`."""
+        for name in sorted(set(self.names()) - set(used)):
+            self.ignore(name, otherwise)
+
+    def reject(self, item: str, source_file: str, reason: str, members: int = 1) -> None:
+        """Leave an item (of so many archive members) out under `on_error: skip`; raise ItemError under `fail`."""
+        if self.config.on_error == "fail":
+            raise ItemError(f"{source_file}: {reason}. Remove the item, or set on_error=skip to build without it.")
+        self.scan.reject(item, source_file, reason, "on_error=skip", members)
+
+    def _listed(self, listing: Listing, name: str) -> Iterator[MemberRef]:
+        found = False
+        for entry in listing:
+            found = True
+            if isinstance(entry, MemberRef):
+                yield entry
+            else:
+                self.reject(entry.name, f"{name}!{entry.name}" if name else entry.name, f"refused: {entry.reason}")
+        if not found and name:
+            raise ArchiveError(f"{self.where}/{name} holds no files. Copy or download it again, or remove it.")
+        self.scan.listed(listing.provenance)
+
+
+class Source(ABC):
+    """One raw archive family."""
+
+    reads: ClassVar[str]
+    """The names by which it knows its archives, for messages."""
+    sensors: tuple[SensorSpec, ...]
+    """What a sample may hold, as the archive ships it; label rasters too."""
+    optional: ClassVar[frozenset[str]] = frozenset()
+    """Sensors that a sample is complete without; label rasters are optional always."""
+    tiled: ClassVar[bool] = False
+    """Whether it cuts tiles, as `tile_px`, `stride_px` and `edge` say."""
+
+    def __init__(self, config: BuildConfig) -> None:
+        """Raise ConfigError for options that the source does not know."""
+        config.parse_options(NoOptions)
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Names of the sensors that a complete sample has."""
+        return tuple(s.name for s in self.sensors if s.kind == "image" and s.name not in self.optional)
+
+    @abstractmethod
+    def scan(self, view: InputView) -> None:
+        """Tell `view` what the input holds; in an order that is good to read in and the same every time."""
+
+    def load(self, planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Decoded:
+        """Return the raster [C,H,W] or [T,C,H,W] of a planned sensor; raise ItemError when there is none.
+
+        Unless a source says otherwise, it is the one TIFF in `planned.files`, cut to its window.
+        """
+        return load_tiff(planned, spec, files)
+
+    def original(self, planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Original | None:
+        """Return the image of a planned sensor without decoding it, where its own encoding can be stored.
+
+        Raises ItemError where that shows without decoding that it is damaged.
+        """
+        return None
+
+
+SOURCES: Registry[type[Source]] = Registry("source", "shard_builder.sources")
+
+
+def make_source(config: BuildConfig) -> Source:
+    """Return the configured source; raise ConfigError for settings that it would ignore or does not know."""
+    kind = SOURCES.get(config.source)
+    for key in ("tile_px", "stride_px", "edge"):
+        if key in config.model_fields_set and not kind.tiled:
+            raise ConfigError(f"{key} is set, but source {config.source} packs its images whole. Remove the setting.")
+    return kind(config)
+
+
+def _digest(reader: ArchiveReader, raster: PlannedRaster) -> bytes:
+    """Return a digest of the bytes that a raster comes from; of the window too, as tiles share a file."""
+    joined = hashlib.blake2b(repr((raster.window, raster.grid)).encode(), digest_size=16)
+    for ref in raster.files:
+        joined.update(
+            reader.keep("digest", ref, lambda ref: hashlib.blake2b(reader.read(ref), digest_size=16).digest())
+        )
+    return joined.digest()
+
+
+def scan_input(source: Source, view: InputView) -> None:
+    """Fill the scan of `view` with what the source finds; raise ArchiveError when nothing of the source is there."""
+    source.scan(view)
+    view.scan.finish()
+    if view.config.duplicates == "drop":
+        view.scan.drop_duplicates(partial(_digest, view.reader))
+    if not view.scan.num_samples and not view.scan.num_rejected:
+        found = ", ".join(view.names()[:6]) or "nothing"
+        raise ArchiveError(
+            f"{view.where} holds nothing that source {view.config.source} knows; found {found}, expected "
+            f"{source.reads}, packed or unpacked. Set input to where that is."
+        )

@@ -1,0 +1,171 @@
+"""Arrays in HDF5, NetCDF and zarr files: windows of them as rasters, with their dates and their place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import IO, Any
+
+import numpy as np
+
+from gfm_pipeline.errors import ItemError
+from gfm_pipeline.sensors import SensorSpec
+from gfm_pipeline.shards.codec import Raster
+from shard_builder.archives import ArchiveReader, MemberRef
+from shard_builder.planned import Window
+from shard_builder.rasters.georeference import Georeference
+from shard_builder.rasters.raster import Decoded, Facts
+from shard_builder.rasters.tiff import MAX_PIXELS
+from shard_builder.sources.shared.cf import declared_nodata, grid_of, read_dates, unsigned
+from shard_builder.sources.shared.npy import native
+from shard_builder.sources.shared.sensor import OwnSensor
+from shard_builder.sources.shared.zarr_store import is_zarr, open_zarr
+
+HDF5_EXTENSIONS = (".h5", ".hdf5", ".he5", ".nc", ".nc4")
+MAX_CHUNK_BYTES = 2**30
+"""A chunk is decoded as a whole, however small a window of it is wanted."""
+_AXES = {2: "HW", 3: "CHW", 4: "TCHW"}
+
+
+def is_cube(path: str) -> bool:
+    """Return whether a path is that of an HDF5, NetCDF or zarr file, or lies in a zarr folder."""
+    return is_zarr(path) or path.lower().endswith(HDF5_EXTENSIONS)
+
+
+def _open_hdf5(file: IO[bytes], ref: MemberRef) -> Any:
+    import h5py
+
+    try:
+        return h5py.File(file, "r")
+    except OSError as error:
+        file.close()
+        raise ItemError(f"{ref.source_file} is no readable HDF5 or NetCDF 4: {error}.") from error
+
+
+def arrange(array: Raster, axes: str | None, where: str) -> Raster:
+    """Return an array [C,H,W] or [T,C,H,W], as its axes say; raise ItemError for axes that it has not."""
+    axes = axes or _AXES.get(array.ndim, "")
+    if len(axes) != array.ndim:
+        raise ItemError(
+            f"{where} has {array.ndim} axes, {array.shape}, expected {axes or 'HW, CHW or TCHW'}: set axes."
+        )
+    if any(letter == "_" and length != 1 for letter, length in zip(axes, array.shape, strict=True)):
+        raise ItemError(f"{where} has the shape {array.shape}, which is not of length 1 where axes {axes} say so.")
+    kept = array[tuple(0 if letter == "_" else slice(None) for letter in axes)]
+    letters = axes.replace("_", "")
+    order = [letter for letter in "TCHW" if letter in letters]
+    kept = kept.transpose([letters.index(letter) for letter in order])
+    return kept if "C" in order else np.expand_dims(kept, -3)
+
+
+class Cube:
+    """The array of a sensor in an opened file (or the arrays of its bands): an `OpenRaster`, of a series as well."""
+
+    def __init__(self, refs: tuple[MemberRef, ...], spec: SensorSpec, sensor: OwnSensor, files: ArchiveReader) -> None:
+        """Open the file; raise ItemError when it lacks the array, or the array is no image."""
+        self._where = refs[0].source_file
+        self._bytes = sum(ref.size for ref in refs)
+        self._file = None if is_zarr(self._where) else files.open(refs[0])
+        self._root = _open_hdf5(self._file, refs[0]) if self._file else open_zarr(refs, files)
+        path = sensor.dataset or ""
+        paths = [path.replace("{band}", band) for band in spec.bands] if "{band}" in path else [path]
+        self._arrays = [_array(self._root, path, self._where) for path in paths]
+        self._by_band = len(paths) > 1 or "{band}" in path
+        first = self._arrays[0]
+        self._axes = sensor.axes or _AXES.get(len(first.shape), "")
+        if len(self._axes) != len(first.shape):
+            found = f"{self._where}: {paths[0]!r} has the shape {tuple(first.shape)}"
+            raise ItemError(f"{found}, expected {self._axes or 'HW, CHW or TCHW'}. Set axes.")
+        if self._by_band and "C" in self._axes:
+            raise ItemError(
+                f"{self._where}: axes {self._axes} have C, but dataset {path!r} gives an array to each band."
+            )
+        if any(array.shape != first.shape for array in self._arrays):
+            raise ItemError(f"{self._where}: the arrays of the bands differ in shape.")
+        size = dict(zip(self._axes, first.shape, strict=True))
+        channels = len(paths) if self._by_band else int(size.get("C", 1))
+        self.shape: tuple[int, int, int] = (channels, int(size["H"]), int(size["W"]))
+        self.steps: int | None = int(size["T"]) if "T" in size else None
+        self.dtype: np.dtype[np.generic] = first.dtype
+        self.facts = Facts(self._georeference(paths[0]), declared_nodata(first))
+
+    def read(self, window: Window) -> Decoded:
+        """Return the part inside `window`, all bands and dates of it."""
+        return Decoded(self._read(window), self.facts.at(window[0], window[1]))
+
+    def whole(self) -> Decoded:
+        """Return all of it; raise ItemError for a file that claims thousands of times the bytes that it has."""
+        claimed = (self.steps or 1) * math.prod(self.shape) * self.dtype.itemsize
+        if claimed > 4096 * self._bytes:
+            raise ItemError(f"{self._where} claims {claimed} bytes of pixels in {self._bytes}: refused as a bomb.")
+        return Decoded(self._read((0, 0, *self.shape[1:])), self.facts)
+
+    def dates(self, path: str) -> tuple[str, ...]:
+        """Return the dates of the time steps from the array `path`; raise ItemError when they are not as many."""
+        dates = read_dates(_array(self._root, path, self._where, text=True), f"{self._where}: {path!r}")
+        if len(dates) != (self.steps or 1):
+            raise ItemError(f"{self._where}: {path!r} has {len(dates)} dates for {self.steps or 1} time steps.")
+        return dates
+
+    def close(self) -> None:
+        """Close an HDF5 file; a zarr store has nothing to close."""
+        if self._file:
+            self._root.close()
+            self._file.close()
+
+    def _read(self, window: Window) -> Raster:
+        row, column, height, width = window
+        if (self.steps or 1) * self.shape[0] * height * width > 4 * MAX_PIXELS:
+            raise ItemError(f"{self._where} claims {self.steps or 1} x {self.shape} pixels: refused.")
+        slices = {"H": slice(row, row + height), "W": slice(column, column + width)}
+        chosen = tuple(slices.get(letter, slice(None)) for letter in self._axes)
+        try:
+            parts = [
+                arrange(unsigned(array, np.asarray(array[chosen])), self._axes, self._where) for array in self._arrays
+            ]
+        except ItemError:
+            raise
+        except Exception as error:  # damaged chunks raise types of several libraries
+            reason = " ".join(str(error).split())[:200]
+            raise ItemError(f"{self._where} cannot be decoded: {reason or type(error).__name__}.") from error
+        return native(np.ascontiguousarray(np.concatenate(parts, axis=-3)))
+
+    def _georeference(self, path: str) -> Georeference | None:
+        group = self._root
+        if path:
+            folder = path.rpartition("/")[0]
+            group = self._root[folder] if folder else self._root
+        return grid_of(group, self._arrays[0], self.shape[1:]) if hasattr(group, "keys") else None
+
+
+def _array(root: Any, path: str, where: str, text: bool = False) -> Any:
+    """Return the array at a path; raise ItemError when it is not there, not numbers, or not in this very file."""
+    node = root
+    for name in filter(None, path.split("/")):
+        if not hasattr(node, "keys") or name not in node:
+            raise ItemError(f"{where} has no array {path!r}; it holds {_names(node)}.")
+        if hasattr(node, "get") and type(node).__module__.startswith("h5py"):
+            _check_link(node, name, where)
+        node = node[name]
+    if not hasattr(node, "shape"):
+        raise ItemError(f"{where}: {path or 'its top'!r} is no array; it holds {_names(node)}. Set dataset to one.")
+    if type(node).__module__.startswith("h5py") and (node.external or node.is_virtual):
+        raise ItemError(f"{where}: {path!r} keeps its pixels in other files: refused.")
+    chunk = math.prod(getattr(node, "chunks", None) or (0,)) * node.dtype.itemsize
+    if chunk > MAX_CHUNK_BYTES:
+        raise ItemError(f"{where}: {path!r} claims chunks of {chunk} bytes, at most {MAX_CHUNK_BYTES} are decoded.")
+    if node.dtype.kind not in ("SOUMmif" if text else "buif"):
+        raise ItemError(f"{where}: {path!r} holds {node.dtype} values, expected numbers.")
+    return node
+
+
+def _check_link(group: Any, name: str, where: str) -> None:
+    import h5py
+
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise ItemError(f"{where}: {name!r} is a link, which could lead to another file: refused.")
+
+
+def _names(node: Any) -> str:
+    names: Sequence[str] = sorted(node.keys())[:8] if hasattr(node, "keys") else []
+    return ", ".join(names) or "nothing below it"

@@ -1,0 +1,100 @@
+"""The files of an input laid out as its owner likes: folders, and archives as if they were unpacked in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from gfm_pipeline.errors import ArchiveError
+from shard_builder.archives import MemberRef, kind_of
+from shard_builder.sources.base import InputView
+from shard_builder.sources.shared.patterns import FilePattern
+from shard_builder.sources.shared.zarr_store import zarr_folder
+
+
+class FoundFile(NamedTuple):
+    """A file that fits a sensor's pattern."""
+
+    sensor: str
+    parts: dict[str, str]
+    """What the named parts of the pattern stand for."""
+    refs: tuple[MemberRef, ...]
+    """The file; for a zarr folder the files in it."""
+
+
+def find_files(view: InputView, patterns: Mapping[str, FilePattern], archives: bool) -> Iterator[FoundFile]:
+    """Yield the files that fit the pattern of a sensor, in the order of the input, and take note of all others.
+
+    A file may fit the patterns of several sensors. Raises ArchiveError when no file fits a pattern.
+    """
+    matched: set[str] = set()
+    example = ""
+    for top, path, refs in _items(_all(view, patterns, archives)):
+        found = [(sensor, parts) for sensor, pattern in patterns.items() if (parts := pattern.match(path)) is not None]
+        for sensor, parts in found:
+            matched.add(sensor)
+            yield FoundFile(sensor, parts, refs)
+        if not found:
+            example = example or path
+            view.ignore(top or ".", "fits the pattern of no sensor", len(refs))
+    missing = sorted(set(patterns) - matched)
+    if missing and (matched or example):
+        pattern = patterns[missing[0]].text
+        other = f", which has e.g. {example}" if example else ""
+        raise ArchiveError(
+            f"no file in {view.where} fits {pattern!r}{other}. Correct options.sensors.{missing[0]}.files"
+            f"{'' if archives else ', or set options.archives if they lie in zip or tar archives'}."
+        )
+
+
+def _all(view: InputView, patterns: Mapping[str, FilePattern], archives: bool) -> Iterator[tuple[str, str, MemberRef]]:
+    """Yield (name in the input folder, path as if unpacked, file)."""
+    for name in view.names():
+        kind = view.kind(name)
+        if kind == "folder" and any(pattern.may_begin_with(name) for pattern in patterns.values()):
+            for ref in view.open(name):
+                yield from _with_inside(view, name, ref, patterns, archives)
+        elif kind not in (None, "folder") and (archives or view.only) and not _fits(name, patterns):
+            yield from ((name, ref.member, ref) for ref in view.open(name))
+        elif kind == "folder":
+            view.ignore(name, "fits the pattern of no sensor")
+    if view.only is None and any(not pattern.is_nested for pattern in patterns.values()):
+        loose = (ref for ref in view.open("") if "/" not in ref.member)
+        yield from (
+            ("", ref.member, ref)
+            for ref in loose
+            if not (archives and kind_of(ref.member)) or _fits(ref.member, patterns)
+        )
+
+
+def _with_inside(
+    view: InputView, name: str, ref: MemberRef, patterns: Mapping[str, FilePattern], archives: bool
+) -> Iterator[tuple[str, str, MemberRef]]:
+    if not archives or kind_of(ref.member) is None or _fits(ref.member, patterns) or zarr_folder(ref.member):
+        yield name, ref.member, ref
+        return
+    folder = ref.member.rpartition("/")[0]
+    for inner in view.open(ref.member):
+        yield name, f"{folder}/{inner.member}" if folder else inner.member, inner
+
+
+def _fits(path: str, patterns: Mapping[str, FilePattern]) -> bool:
+    return any(pattern.match(path) is not None for pattern in patterns.values())
+
+
+def _items(files: Iterable[tuple[str, str, MemberRef]]) -> Iterator[tuple[str, str, tuple[MemberRef, ...]]]:
+    """Yield single files as they are, and the files of a zarr folder, which follow each other, as one."""
+    held: tuple[str, str] | None = None
+    refs: list[MemberRef] = []
+    for top, path, ref in files:
+        store = zarr_folder(path)
+        if held is not None and held != (top, store):
+            yield (*held, tuple(refs))
+            held, refs = None, []
+        if store is None:
+            yield top, path, (ref,)
+        else:
+            held = (top, store)
+            refs.append(ref)
+    if held is not None:
+        yield (*held, tuple(refs))

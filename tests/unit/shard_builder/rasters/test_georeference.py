@@ -1,0 +1,71 @@
+"""Where a raster lies is what its tags say, or unknown."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from shard_builder.rasters.georeference import Georeference, read_georeference
+from tests.make.archives import tiff
+
+KEYS = (1, 1, 0, 2, 1025, 0, 1, 1, 3072, 0, 1, 32632)
+SCALE, TIE = (10.0, 10.0, 0.0), (0.0, 0.0, 0.0, 600000.0, 5400000.0, 0.0)
+
+
+def read(
+    scale: tuple[float, ...] = SCALE, tie: tuple[float, ...] = TIE, keys: tuple[int, ...] = KEYS
+) -> Georeference | None:
+    tags: list[Any] = [(33550, 12, 3, scale, True), (33922, 12, len(tie), tie, True), (34735, 3, len(keys), keys, True)]
+    with tifffile.TiffFile(io.BytesIO(tiff(np.zeros((8, 8), np.uint8), extratags=tags))) as file:
+        return read_georeference(file.pages.first)
+
+
+def test_scale_and_tie_point() -> None:
+    assert read() == Georeference("EPSG:32632", (10.0, 0.0, 600000.0, 0.0, -10.0, 5400000.0))
+    moved = read(tie=(2.0, 3.0, 0.0, 600000.0, 5400000.0, 0.0))
+    assert moved is not None
+    assert moved.transform == (10.0, 0.0, 599980.0, 0.0, -10.0, 5400030.0)
+
+
+def test_coordinates_of_pixel_centres_are_moved_by_half_a_pixel() -> None:
+    placed = read(keys=(1, 1, 0, 2, 1025, 0, 1, 2, 3072, 0, 1, 32632))
+    assert placed is not None
+    assert placed.transform[2::3] == (599995.0, 5400005.0)
+
+
+def test_a_window_moves_the_corner() -> None:
+    place = Georeference("EPSG:32632", (10.0, 1.0, 5.0, 2.0, -10.0, 7.0)).window(3, 4)
+    assert place.transform == (10.0, 1.0, 5 + 40 + 3, 2.0, -10.0, 7 + 8 - 30)
+
+
+@pytest.mark.parametrize("keys", [(1, 1, 0, 1, 1025, 0, 1, 1), (1, 1, 0, 2, 1025, 0, 1, 1, 3072, 0, 1, 32767)])
+def test_a_system_without_a_code_is_unknown(keys: tuple[int, ...]) -> None:
+    assert read(keys=keys) is None
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan, 0.0])
+def test_damaged_numbers_are_no_place(bad: float) -> None:
+    assert read(scale=(bad, 10.0, 0.0)) is None
+
+
+def test_a_place_that_is_not_on_earth_has_no_footprint() -> None:
+    away = read(tie=(0.0, 0.0, 0.0, 1e300, 1e300, 0.0))
+    assert away is not None
+    assert away.footprint(8, 8) is None
+    assert Georeference("EPSG:1", (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)).footprint(8, 8) is None
+
+
+@pytest.mark.parametrize("step", [-0.1, 0.1])
+def test_footprints_are_counter_clockwise_whichever_way_rows_run(step: float) -> None:
+    footprint = Georeference("EPSG:4326", (0.1, 0.0, 10.0, 0.0, step, 50.0)).footprint(10, 20)
+    assert footprint is not None
+    corners = {(x, y) for x in (10.0, 12.0) for y in (50.0, 50.0 + 10 * step)}
+    assert {(round(x, 9), round(y, 9)) for x, y in footprint} == corners
+    ring = [*footprint, footprint[0]]
+    assert sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in itertools.pairwise(ring)) > 0
