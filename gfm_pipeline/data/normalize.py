@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from gfm_pipeline.data.config import BandStatistics
 from gfm_pipeline.errors import ConfigError, nearest
 from gfm_pipeline.sensors import SensorSpec
-from gfm_pipeline.shards.codec import Raster
 from gfm_pipeline.shards.manifest import Manifest
 from gfm_pipeline.shards.stats import merge
 
@@ -28,18 +27,6 @@ class Normalisation:
         """Return mean and std as [C,1,1], to broadcast over an image [C,H,W] or a batch [B,C,H,W]."""
         mean = np.asarray(self.mean, dtype=np.float32)[:, None, None]
         return mean, np.asarray(self.std, dtype=np.float32)[:, None, None]
-
-
-def unmeasured(raster: Raster, nodata: float | None) -> NDArray[np.bool_] | None:
-    """Return where nothing was measured in `raster`: it holds `nodata`, or NaN. None when that is nowhere.
-
-    Such pixels take the mean of their band, which normalises to 0.
-    """
-    missing: NDArray[np.bool_] | None = np.isnan(raster) if raster.dtype.kind == "f" else None
-    if nodata is not None:
-        hit = raster == nodata
-        missing = hit if missing is None else missing | hit
-    return missing if missing is not None and missing.any() else None
 
 
 def resolve_normalisation(

@@ -22,7 +22,6 @@ from gfm_pipeline.data.config import DataConfig
 from gfm_pipeline.data.frames import NO_DAY, bounds_of, days_of, draw_frames
 from gfm_pipeline.data.masking import draw_mask, mask_grid
 from gfm_pipeline.data.mixture import Mixture, Stream
-from gfm_pipeline.data.normalize import unmeasured
 from gfm_pipeline.data.plan import Pick
 from gfm_pipeline.data.reader import SamplePixels
 from gfm_pipeline.data.resize import resize_into
@@ -30,6 +29,7 @@ from gfm_pipeline.data.scratch import Scratch
 from gfm_pipeline.data.seeding import stable_id
 from gfm_pipeline.data.stages import Stopwatch
 from gfm_pipeline.errors import ShardError
+from gfm_pipeline.sensors.missing import unmeasured
 from gfm_pipeline.shards.codec import Raster
 
 _CROP = stable_id("crop")

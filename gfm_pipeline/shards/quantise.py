@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.errors import ShardError
 from gfm_pipeline.sensors import SensorSpec
+from gfm_pipeline.sensors.missing import unmeasured
 from gfm_pipeline.shards.codec import Encoded, Raster, Room, decode
 
 STORED_DTYPE = "int16"
@@ -25,10 +26,9 @@ def stored_dtype(spec: SensorSpec) -> str:
 def quantise(raster: Raster, spec: SensorSpec) -> NDArray[np.int16]:
     """Return a raster of a quantised sensor as it is stored; raise ShardError for values out of range."""
     assert spec.quantised is not None
-    missing = np.isnan(raster)
-    if spec.nodata is not None:
-        missing |= raster == spec.nodata
-    steps = np.rint(np.where(missing, 0, raster.astype(np.float64)) / spec.quantised.step)
+    missing = unmeasured(raster, spec.nodata)
+    values = raster.astype(np.float64)
+    steps = np.rint((values if missing is None else np.where(missing, 0, values)) / spec.quantised.step)
     if np.abs(steps).max(initial=0) > LARGEST:
         limit = LARGEST * spec.quantised.step
         worst = raster.flat[int(np.abs(steps).argmax())]
@@ -37,7 +37,8 @@ def quantise(raster: Raster, spec: SensorSpec) -> NDArray[np.int16]:
             f"{-limit:g} to {limit:g}. Set sensors.{spec.name}.quantised.step higher, or leave it out."
         )
     stored: NDArray[np.int16] = steps.astype(np.int16)
-    stored[missing] = NOT_MEASURED
+    if missing is not None:
+        stored[missing] = NOT_MEASURED
     return stored
 
 

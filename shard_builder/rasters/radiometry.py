@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.errors import ItemError
 from gfm_pipeline.sensors import SensorSpec
+from gfm_pipeline.sensors.missing import unmeasured
 from gfm_pipeline.shards.codec import Raster
 from shard_builder.config import SensorOverride
 from shard_builder.planned import PlannedRaster
@@ -82,13 +83,8 @@ def _fill_nodata(decoded: Decoded, spec: SensorSpec, where: str) -> tuple[Raster
 
 def _measured(raster: Raster, nodata: float | None) -> NDArray[np.bool_] | None:
     """Return which pixels were measured, None when all were."""
-    missing: NDArray[np.bool_] | None = None
-    if raster.dtype.kind == "f":
-        missing = np.isnan(raster)
-    if nodata is not None:
-        hit = raster == nodata
-        missing = hit if missing is None else missing | hit
-    return None if missing is None or not missing.any() else ~missing
+    missing = unmeasured(raster, nodata)
+    return None if missing is None else ~missing
 
 
 def _to_db(

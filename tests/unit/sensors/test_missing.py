@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gfm_pipeline.data.normalize import unmeasured
+from gfm_pipeline.sensors.missing import unmeasured
 
 
 @pytest.mark.parametrize(("dtype", "nodata"), [("float32", None), ("float32", -9999.0), ("uint16", 0.0)])
