@@ -8,5 +8,15 @@ from gfm_pipeline.config.load import (
     load_config,
     parse_config,
 )
+from gfm_pipeline.config.strict import load_json, load_yaml
 
-__all__ = ["StrictModel", "apply_overrides", "config_digest", "dump_config", "load_config", "parse_config"]
+__all__ = [
+    "StrictModel",
+    "apply_overrides",
+    "config_digest",
+    "dump_config",
+    "load_config",
+    "load_json",
+    "load_yaml",
+    "parse_config",
+]

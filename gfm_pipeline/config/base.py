@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from gfm_pipeline.config.strict import load_yaml
 from gfm_pipeline.errors import ConfigError
 
 KEY = "base"
@@ -37,7 +38,7 @@ def _read(path: Path, above: list[Path]) -> tuple[dict[str, Any], list[Path]]:
             f"cannot read the configuration {path}{asked_by}: {error}. Give an existing YAML file."
         ) from error
     try:
-        tree = yaml.safe_load(text)
+        tree = load_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if tree is None:

@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gfm_pipeline.config.base import read_tree
+from gfm_pipeline.config.strict import load_json, load_yaml
 from gfm_pipeline.errors import ConfigError, nearest
 
 M = TypeVar("M", bound=BaseModel)
@@ -50,14 +51,17 @@ def parse_config(tree: dict[str, Any], model: type[M], origin: str) -> M:
 
 def apply_overrides(tree: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """Return a copy of `tree` with every "dotted.key=value" set; values are read as YAML, null removes the entry."""
-    out: dict[str, Any] = json.loads(json.dumps(tree, default=str))
+    try:
+        out: dict[str, Any] = load_json(json.dumps(tree, default=str), constants=True)
+    except ValueError as error:  # keys that differ in YAML, 1 and "1", and not in what they name
+        raise ConfigError(f"the configuration cannot be used: {error}.") from error
     for override in overrides:
         dotted, equals, raw = override.partition("=")
         keys = dotted.strip().split(".")
         if not equals or not all(keys):
             raise ConfigError(f"--set {override!r} is not of the form section.key=value.")
         try:
-            value = yaml.safe_load(raw) if raw else ""
+            value = load_yaml(raw) if raw else ""
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {override!r}: the value is not valid YAML: {_one_line(str(error))}") from error
         node = out

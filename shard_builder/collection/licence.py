@@ -6,9 +6,7 @@ import re
 from functools import cache
 from importlib.resources import files
 
-import yaml
-
-from gfm_pipeline.config import StrictModel
+from gfm_pipeline.config import StrictModel, load_yaml
 
 
 class Licence(StrictModel):
@@ -28,7 +26,7 @@ class Licence(StrictModel):
 def known_licences() -> dict[str, Licence]:
     """Return the known terms by source."""
     text = files("shard_builder.collection").joinpath("licences.yaml").read_text(encoding="utf-8")
-    return {source: Licence.model_validate(entry) for source, entry in yaml.safe_load(text).items()}
+    return {source: Licence.model_validate(entry) for source, entry in load_yaml(text).items()}
 
 
 def find_licence(source: str) -> Licence | None:
