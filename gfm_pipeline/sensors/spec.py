@@ -1,7 +1,4 @@
-"""What a sensor is, and those that the shard builder reads from published archives.
-
-A manifest carries the full specification of each of its sensors, so training never depends on the built-in ones.
-"""
+"""What a sensor is. A manifest carries the full specification of each of its sensors."""
 
 from __future__ import annotations
 
@@ -80,57 +77,3 @@ class SensorSpec(StrictModel):
         if band not in self.bands:
             raise ConfigError(f"sensor {self.name} has no band '{band}'. {nearest(band, self.bands)}")
         return self.bands.index(band)
-
-
-S2_BANDS = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B10", "B11", "B12")
-
-BUILTIN_SENSORS: dict[str, SensorSpec] = {
-    spec.name: spec
-    for spec in (
-        SensorSpec(
-            name="rgb",
-            bands=("R", "G", "B"),
-            dtype="uint8",
-            units="digital number",
-            display=Display(mode="colour", bands=("R", "G", "B")),
-        ),
-        SensorSpec(
-            name="s1",
-            bands=("VV", "VH"),
-            dtype="float32",
-            units="dB",
-            gsd_m=10.0,
-            display=Display(mode="grey", bands=("VV",)),
-        ),
-        SensorSpec(
-            name="s2",
-            bands=S2_BANDS,
-            dtype="uint16",
-            units="top-of-atmosphere reflectance x 1e4",
-            gsd_m=10.0,
-            display=Display(mode="colour", bands=("B4", "B3", "B2")),
-        ),
-        SensorSpec(
-            name="s2_l2a",
-            bands=tuple(band for band in S2_BANDS if band != "B10"),
-            dtype="uint16",
-            units="surface reflectance x 1e4",
-            gsd_m=10.0,
-            display=Display(mode="colour", bands=("B4", "B3", "B2")),
-        ),
-        SensorSpec(
-            name="dsm",
-            bands=("height",),
-            dtype="float32",
-            units="m",
-            display=Display(mode="shaded", bands=("height",)),
-        ),
-    )
-}
-
-
-def builtin_sensor(name: str) -> SensorSpec:
-    """Return the built-in specification of `name`; raise ConfigError with the nearest name."""
-    if name not in BUILTIN_SENSORS:
-        raise ConfigError(f"no built-in sensor is called '{name}'. {nearest(name, BUILTIN_SENSORS)}")
-    return BUILTIN_SENSORS[name]

@@ -6,14 +6,18 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable
+from datetime import date, timedelta
 
 from gfm_pipeline.errors import ConfigError, ItemError
+from gfm_pipeline.sensors.bands import canonical_band, vocabulary
 from gfm_pipeline.shards.sample import MAX_KEY_LENGTH, is_key
 
 _TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\{(\w+)(?::((?:[^{}]|\{[^{}]*\})+))?\}")
 _GLOB = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-_DATE = r"(?<!\d)\d{4}-?\d{2}-?\d{2}(?:T\d{2}:?\d{2}:?\d{2}Z?)?(?!\d)"
+_DATE = r"(?<!\d)\d{4}(?:-?\d{2}-?\d{2}|-?\d{3})(?:T\d{2}:?\d{2}:?\d{2}Z?)?(?!\d)"
 _DATE_PARTS = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})(?:[T ]?(\d{2}):?(\d{2}):?(\d{2}))?")
+_DAY_OF_YEAR = re.compile(r"(?<!\d)((?:19|20|21)\d{2})-?(\d{3})(?:T(\d{2}):?(\d{2}):?(\d{2})Z?)?(?!\d)")
+_NUMBERED = re.compile(r"[Bb]0*(\d+)([Aa]?)")
 RESERVED = ("date", "band")
 """Named parts that put files together; every other one is a label, and may be a part of the key."""
 
@@ -22,7 +26,8 @@ class FilePattern:
     """A pattern over paths with "/" between their parts, relative to the input.
 
     `*` and `?` stay within a folder, `**` does not; `{name}` captures a part of one name, `{name:regex}` only what the
-    expression allows. `{date}` is YYYYMMDD or YYYY-MM-DD with an optional THHMMSS, `{band}` one of the sensor's bands.
+    expression allows. `{date}` is YYYYMMDD, YYYY-MM-DD or YYYYDDD (day of the year) with an optional THHMMSS, `{band}`
+    one of the sensor's bands in any of its spellings.
     """
 
     def __init__(self, text: str, bands: Iterable[str], where: str) -> None:
@@ -30,8 +35,9 @@ class FilePattern:
         self.text = text
         self._where = where
         self._names: set[str] = set()
-        longest_first = sorted(map(re.escape, bands), key=len, reverse=True)
-        self._special = {"date": _DATE, "band": "|".join(longest_first)}
+        self._bands = tuple(bands)
+        spellings = sorted(map(_spellings, self._bands), key=len, reverse=True)
+        self._special = {"date": _DATE, "band": "|".join(spellings)}
         self._regex = self._compile(text)
         self._first = self._compile(text.partition("/")[0]) if "**" not in text.partition("/")[0] else None
         self.is_nested = "/" in text or "**" in text
@@ -42,9 +48,21 @@ class FilePattern:
         return frozenset(self._names)
 
     def match(self, path: str) -> dict[str, str] | None:
-        """Return the named parts of a path, in NFC, or None for a path that does not fit."""
+        """Return the named parts of a path, in NFC, or None for a path that does not fit.
+
+        A band is named as the sensor does.
+        """
         found = self._regex.fullmatch(path)
-        return {n: unicodedata.normalize("NFC", part) for n, part in found.groupdict().items()} if found else None
+        if found is None:
+            return None
+        parts = {name: unicodedata.normalize("NFC", part) for name, part in found.groupdict().items()}
+        if "band" in parts and parts["band"] not in self._bands:
+            spelt = canonical_band(parts["band"])
+            fits = [band for band in self._bands if canonical_band(band) == spelt]
+            if len(fits) != 1:
+                return None
+            parts["band"] = fits[0]
+        return parts
 
     def may_begin_with(self, name: str) -> bool:
         """Return whether a path that fits can begin with the folder `name`, or be it."""
@@ -73,16 +91,31 @@ class FilePattern:
         return f"(?P<{name}>{regex or self._special.get(name, '[^/]+?')})"
 
 
+def _spellings(band: str) -> str:
+    """Return an expression for a band in file names: B1 is B01 too and no part of B10 or B1A, VV is vv too."""
+    number = _NUMBERED.fullmatch(band)
+    if number is None:
+        return f"(?i:{re.escape(band)})" if vocabulary(band) and len(band) > 1 else re.escape(band)
+    if number[2]:
+        return f"[Bb]0*{number[1]}[Aa](?!\\d)"
+    return f"[Bb]0*{number[1]}(?!\\d|[Aa](?![A-Za-z]))"
+
+
 def iso_date(text: str) -> str:
     """Return the first date in a text as ISO 8601: "2020-01-03", or "2020-01-03T10:24:21Z" where it has a time.
 
-    Raises ItemError for a text without one.
+    A text without a day of a month may hold the day of a year, YYYYDDD. Raises ItemError for a text without either.
     """
     found = _DATE_PARTS.search(text)
-    if found is None or not (1 <= int(found[2]) <= 12 and 1 <= int(found[3]) <= 31):
-        raise ItemError(f"{text[:80]!r} holds no date, expected YYYYMMDD or YYYY-MM-DD.")
-    day = f"{found[1]}-{found[2]}-{found[3]}"
-    return f"{day}T{found[4]}:{found[5]}:{found[6]}Z" if found[4] else day
+    if found is not None and 1 <= int(found[2]) <= 12 and 1 <= int(found[3]) <= 31:
+        day = f"{found[1]}-{found[2]}-{found[3]}"
+        return f"{day}T{found[4]}:{found[5]}:{found[6]}Z" if found[4] else day
+    counted = _DAY_OF_YEAR.search(text)
+    if counted is not None:
+        day_of_year = date(int(counted[1]), 1, 1) + timedelta(days=int(counted[2]) - 1)
+        if str(day_of_year.year) == counted[1]:
+            return f"{day_of_year}T{counted[3]}:{counted[4]}:{counted[5]}Z" if counted[3] else str(day_of_year)
+    raise ItemError(f"{text[:80]!r} holds no date, expected YYYYMMDD, YYYY-MM-DD or YYYYDDD.")
 
 
 def key_of(text: str, room: int = 0) -> str:

@@ -22,6 +22,17 @@ from shard_builder.sources.shared.patterns import FilePattern, iso_date, key_of
         ("{key}/{key}_s1.tif", "a/b_s1.tif", None),
         ("{key:[0-9]{2}}*.tif", "07 old.tif", {"key": "07"}),
         ("{key:[0-9]{2}}*.tif", "x7 old.tif", None),
+        ("{key}_{band}.tif", "a_B08.tif", {"key": "a", "band": "B8"}),
+        ("{key}_{band}.tif", "a_b8a.tif", {"key": "a", "band": "B8A"}),
+        ("{key}_{band}*.tif", "a_B8A_20m.tif", {"key": "a", "band": "B8A"}),
+        ("{key}_{band}*.tif", "a_B80.tif", None),
+        ("{key}_{band:B[0-9]+}_*.tif", "a_B08_10m.tif", {"key": "a", "band": "B8"}),
+        ("{key}_{band:B[0-9]+}_*.tif", "a_B07_10m.tif", None),
+        (
+            "{key}.{date}.v2.0.{band}.tif",
+            "x.2020185T103031.v2.0.B08.tif",
+            {"key": "x", "date": "2020185T103031", "band": "B8"},
+        ),
         ("{class}/{key}.j?g", "corn/ä+(1).jpg", {"class": "corn", "key": "ä+(1)"}),
     ],
 )
@@ -54,13 +65,21 @@ def test_keys_are_keys_and_tell_names_apart(text: str) -> None:
         ("20200102", "2020-01-02"),
         ("2020-01-02 10:24:21", "2020-01-02T10:24:21Z"),
         ("2020-01-02T10:24:21", "2020-01-02T10:24:21Z"),
+        ("HLS.S30.T32TMT.2020185T103031.v2.0", "2020-07-03T10:30:31Z"),
+        ("MOD09.A2021001", "2021-01-01"),
     ],
 )
 def test_dates(text: str, date: str) -> None:
     assert iso_date(text) == date
 
 
-@pytest.mark.parametrize("text", ["winter", "20201301", "2020"])
+@pytest.mark.parametrize("text", ["winter", "20201301", "2020", "2021366", "2020000", "1234567"])
 def test_what_is_no_date(text: str) -> None:
     with pytest.raises(ItemError, match="no date"):
         iso_date(text)
+
+
+def test_a_band_is_no_part_of_another_one() -> None:
+    pattern = FilePattern("*_{band}*.tif", ("B8", "VV"), "here")
+    assert [pattern.match(name) for name in ("x_B8A.tif", "x_B81.tif")] == [None, None]
+    assert pattern.match("x_vv.tif") == {"band": "VV"}
