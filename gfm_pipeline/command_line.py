@@ -15,6 +15,11 @@ import click
 
 from gfm_pipeline.errors import GfmError
 
+EXTRA = "train"
+"""The extra that installs what the base installation leaves out."""
+EXTRA_PACKAGES = ("deepspeed", "safetensors", "scipy", "tensorboard", "timm", "torch", "torchmetrics")
+"""Packages of that extra by the names under which they are imported."""
+
 
 class LazyGroup(click.Group):
     """A click group whose commands are "module:attribute" strings until one of them is run."""
@@ -51,6 +56,16 @@ def run(command: click.Command, program: str) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRA_PACKAGES:
+            raise
+        click.echo(
+            f"error{_rank()}: this needs the Python package {package}, which the base installation leaves out. Install "
+            f"it: pip install 'gfm-pipeline[{EXTRA}]'",
+            err=True,
+        )
+        sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted.", err=True)
         sys.exit(130)

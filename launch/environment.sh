@@ -7,7 +7,11 @@ fail() { printf 'error: %s\n' "$*" >&2; exit 2; }
 # Print a command, then run it.
 step() { printf '\n$ %s\n' "$*"; "$@"; }
 
-# prepare_environment EXTRA: make the environment if needed, install the project with [EXTRA] ("" for none).
+# is_current STAMP: whether an installation was finished and the requirements are the same since.
+is_current() { [ -f "$1" ] && [ ! "$PROJECT/setup.cfg" -nt "$1" ]; }
+
+# prepare_environment EXTRA: make the environment if needed, install the project with [EXTRA] ("train" or "test", which
+# includes it).
 prepare_environment() {
     local extra=$1 python=${PYTHON:-python3} target stamp
     VENV=${GFM_VENV:-$PROJECT/.venv}
@@ -20,13 +24,13 @@ prepare_environment() {
         fail "found no g++, which DeepSpeed needs to compile an operator at its first start; install it: sudo apt install g++"
     [ -f "$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] ||
         fail "found no Python.h, which DeepSpeed needs to compile an operator; install it: sudo apt install python3-dev"
-    target="$PROJECT${extra:+[$extra]}"
-    stamp="$VENV/.installed-${extra:-base}"
+    target="$PROJECT[$extra]"
+    stamp="$VENV/.installed-$extra"
     if [ ! -x "$VENV/bin/python" ]; then
         step "$python" -m venv "$VENV"
     fi
     # Installed once, and again whenever the requirements have changed since.
-    if [ ! -f "$stamp" ] || [ "$PROJECT/setup.cfg" -nt "$stamp" ]; then
+    if ! is_current "$stamp" && ! is_current "$VENV/.installed-test"; then
         # Of tens of thousands of modules Python compiles those that it imports, once.
         step "$VENV/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check --editable "$target"
         touch "$stamp"

@@ -32,7 +32,7 @@ if [ $fresh = yes ]; then
     rm -rf "${out:?}"/{raw,shards,run,pictures}
 fi
 cd "$PROJECT"
-prepare_environment ""
+prepare_environment train
 
 if [ -z "$raw" ]; then
     raw=$out/raw

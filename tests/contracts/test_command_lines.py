@@ -2,13 +2,17 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
 
 from gfm_pipeline.cli import gfm
+from gfm_pipeline.command_line import EXTRA_PACKAGES
 from launch.cli import gfm_launch
 from shard_builder.cli import shard_builder
+
+ROOT = Path(__file__).parents[2]
 
 # Configuration is --config and --set; an option for a field would be one of a hundred. Extend this list with care.
 LAUNCH = {"--config", "--set", "--env", "--cpu", "--print"}
@@ -103,4 +107,20 @@ def test_nonsense_costs_one_line(program: str, arguments: list[str], code: int, 
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
     assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        ("gfm_pipeline.cli", ["embed", "--model", "x", "--collection", "x", "--out", "x"]),
+        ("gfm_pipeline.cli", ["bench", "layer", "--config", "configs/pretrain/quickstart.yaml"]),
+    ],
+)
+def test_the_base_installation_names_the_extra_that_is_missing(program: str, arguments: list[str]) -> None:
+    absent = f"for name in {EXTRA_PACKAGES!r}: sys.modules[name] = None"
+    script = f"import sys\n{absent}\nfrom {program} import main\nsys.argv = ['x', *{arguments!r}]\nmain()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 2, done.stderr
+    assert "pip install 'gfm-pipeline[train]'" in done.stderr
     assert "Traceback" not in done.stderr
