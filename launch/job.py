@@ -45,6 +45,16 @@ class Job:
         kept = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in self.path.stem.lower())
         return f"gfm-{kept.strip('-') or 'run'}"[:50].rstrip("-")
 
+    @property
+    def cpus(self) -> int:
+        """CPUs of a machine: for every process its loader's threads, the step, and what talks to the other ranks."""
+        return self.per_node * (self.config.data.threads + 2)
+
+    @property
+    def memory_mb(self) -> int:
+        """Memory of a machine in MiB: for every process what its loader may hold, and as much for all else."""
+        return self.per_node * 2 * self.config.data.buffer_mb
+
     def arguments(self) -> list[str]:
         """Return the trainer's arguments."""
         return ["--config", str(self.path), *(word for text in self.overrides for word in ("--set", text))]

@@ -63,7 +63,8 @@ def job_manifest(job: Job, cluster: Cluster) -> str:
             secret=f"          envFrom:\n            - secretRef: {{name: {cluster.secret}}}\n"
             if cluster.secret
             else "",
-            limits=f'{{cpu: "{job.per_node}"}}' if job.on_cpu else f"{{nvidia.com/gpu: {job.per_node}}}",
+            requests=f'{{cpu: "{job.cpus}", memory: {job.memory_mb}Mi}}',
+            limits=f'{{cpu: "{job.cpus}"}}' if job.on_cpu else f"{{nvidia.com/gpu: {job.per_node}}}",
             mount=f"            - {{name: data, mountPath: {VOLUME_PATH}}}\n" if cluster.claim else "",
             volume=(
                 f"        - {{name: data, persistentVolumeClaim: {{claimName: {cluster.claim}}}}}\n"

@@ -33,7 +33,7 @@ def batch_script(job: Job, time: str, options: Sequence[str]) -> str:
         "slurm.sh",
         name=job.name,
         nodes=str(job.nodes),
-        devices=f"--cpus-per-task={job.per_node}" if job.on_cpu else f"--gpus-per-node={job.per_node}",
+        devices=_devices(job, options),
         time=time,
         grace=str(GRACE_SECONDS),
         log=f'"{run_dir}/slurm-%j.log"',
@@ -59,6 +59,14 @@ def submit(job: Job, script: str) -> str:
     if done.returncode:
         raise GfmError(f"sbatch refused {path}: {' '.join(done.stderr.split())}")
     return done.stdout.strip()
+
+
+def _devices(job: Job, options: Sequence[str]) -> str:
+    """Return the lines that ask for GPUs and CPUs; those of `options` count, and sbatch takes one way to say it."""
+    lines = [] if job.on_cpu else [f"#SBATCH --gpus-per-node={job.per_node}\n"]
+    if not any(re.match(r"--cpus-per-|-c", option) for option in options):
+        lines.append(f"#SBATCH --cpus-per-task={job.cpus}\n")
+    return "".join(lines)
 
 
 def _environment(job: Job) -> dict[str, str]:

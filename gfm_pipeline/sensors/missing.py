@@ -6,6 +6,8 @@ file can say so (masks, alpha, fill values, tags that are nearly equal) to this 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,3 +19,38 @@ def unmeasured(raster: NDArray[np.generic], nodata: float | None) -> NDArray[np.
         hit: NDArray[np.bool_] = raster == nodata
         missing = hit if missing is None else missing | hit
     return missing if missing is not None and missing.any() else None
+
+
+def holds(dtype: np.dtype[np.generic], value: float) -> bool:
+    """Return whether a pixel of `dtype` can be `value`; NaN is for floating point only."""
+    if dtype.kind == "f":
+        return not math.isfinite(value) or abs(value) <= float(np.finfo(str(dtype)).max)
+    if dtype.kind == "b":
+        return value in (0, 1)
+    limits = np.iinfo(str(dtype))
+    return math.isfinite(value) and value == int(value) and limits.min <= int(value) <= limits.max
+
+
+def is_declared(raster: NDArray[np.generic], value: float) -> NDArray[np.bool_]:
+    """Return where `raster` holds the value that its file declares for "nothing was measured", shaped like it.
+
+    Floating point is compared as GDAL does it, since headers are often written with fewer digits than the pixels have:
+    to twice the precision of 32 bits; near the largest number of the type everything of its sign and size is equal.
+    """
+    found: NDArray[np.bool_]
+    if not holds(raster.dtype, value):
+        return np.zeros(raster.shape, np.bool_)
+    if raster.dtype.kind != "f":
+        found = raster == raster.dtype.type(int(value))
+        return found
+    if math.isnan(value):
+        found = np.isnan(raster)
+        return found
+    fill = raster.dtype.type(value)
+    found = raster == fill
+    if math.isinf(value) or value == 0:
+        return found
+    with np.errstate(over="ignore", invalid="ignore"):
+        width = np.abs(raster + fill) * (2 * np.finfo(np.float32).eps)
+        near: NDArray[np.bool_] = (np.abs(raster - fill) < width) & np.isfinite(raster)
+    return found | near

@@ -2,8 +2,7 @@
 #SBATCH --job-name=@{name}
 #SBATCH --nodes=@{nodes}
 #SBATCH --ntasks-per-node=1
-#SBATCH @{devices}
-#SBATCH --time=@{time}
+@{devices}#SBATCH --time=@{time}
 #SBATCH --signal=B:USR1@@@{grace}
 #SBATCH --requeue
 #SBATCH --open-mode=append
@@ -17,7 +16,8 @@ first_host=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 port=$((20000 + SLURM_JOB_ID % 10000))    # jobs that share a node must not meet
 asked_to_stop=no cancelled=no
 
-srun --kill-on-bad-exit=1 @{python} -m torch.distributed.run \
+# srun takes no --cpus-per-task from sbatch (Slurm 22.05 to 23.02): without it a node's processes share one core.
+srun --kill-on-bad-exit=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} @{python} -m torch.distributed.run \
     --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node @{per_node} \
     --rdzv-backend c10d --rdzv-endpoint "$first_host:$port" --rdzv-id "$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}" \
     -m @{trainer} @{arguments} &

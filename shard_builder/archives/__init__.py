@@ -7,6 +7,18 @@ disk under a name taken from an archive. They may lie in a local folder or in an
 
 from shard_builder.archives.listing import Listing
 from shard_builder.archives.member import Kind, Limits, MemberRef, Refused, kind_of
+from shard_builder.archives.naming import LITTER, Passed, is_litter
 from shard_builder.archives.reader import ArchiveReader
 
-__all__ = ["ArchiveReader", "Kind", "Limits", "Listing", "MemberRef", "Refused", "kind_of"]
+__all__ = [
+    "LITTER",
+    "ArchiveReader",
+    "Kind",
+    "Limits",
+    "Listing",
+    "MemberRef",
+    "Passed",
+    "Refused",
+    "is_litter",
+    "kind_of",
+]

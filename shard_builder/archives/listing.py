@@ -8,12 +8,15 @@ from collections.abc import Iterable, Iterator
 from gfm_pipeline.errors import ArchiveError
 from gfm_pipeline.shards.manifest import InputFile
 from shard_builder.archives.member import Limits, MemberRef, Refused
+from shard_builder.archives.naming import Passed
 
 
 class Listing:
     """An iterable of members; read once, to its end, for the provenance."""
 
-    def __init__(self, relative: str, where: str, entries: Iterable[MemberRef | Refused], limits: Limits) -> None:
+    def __init__(
+        self, relative: str, where: str, entries: Iterable[MemberRef | Refused | Passed], limits: Limits
+    ) -> None:
         self._relative = relative
         self._where = where
         self.entries = entries
@@ -26,8 +29,11 @@ class Listing:
         self.archive_bytes: int | None = None
         """Size of the archive; None for a folder, which counts as all of its files."""
 
-    def __iter__(self) -> Iterator[MemberRef | Refused]:
-        """Yield members and refusals; raise ArchiveError for more members than the limit allows."""
+    def __iter__(self) -> Iterator[MemberRef | Refused | Passed]:
+        """Yield members, refusals and what does not count.
+
+        Raises ArchiveError for more members than the limit allows.
+        """
         for entry in self.entries:
             self._files += 1
             if self._files > self._limits.max_members:

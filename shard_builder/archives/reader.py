@@ -16,6 +16,7 @@ from gfm_pipeline.storage import Store
 from shard_builder.archives.folder import list_folder, read_local
 from shard_builder.archives.listing import Listing
 from shard_builder.archives.member import Limits, MemberRef, Refused, kind_of
+from shard_builder.archives.naming import Passed, last_of_each_name
 from shard_builder.archives.parts import open_archive
 from shard_builder.archives.section import section
 from shard_builder.archives.tar import gzip_trailer, list_tar
@@ -166,7 +167,7 @@ class ArchiveReader:
                 "max_member_bytes higher if the file is genuine."
             )
 
-    def _list_archive(self, listing: Listing, like: MemberRef, where: str) -> Iterator[MemberRef | Refused]:
+    def _list_archive(self, listing: Listing, like: MemberRef, where: str) -> Iterator[MemberRef | Refused | Passed]:
         file = self._file(like)
         try:
             listing.archive_bytes = file.seek(0, 2)
@@ -174,7 +175,8 @@ class ArchiveReader:
             if like.kind == "zip":
                 yield from list_zip(file, like, where, self._limits)
             else:
-                yield from list_tar(file, like, where, self._limits, lambda stream: self._keep_index(like, stream))
+                listed = list_tar(file, like, where, self._limits, lambda stream: self._keep_index(like, stream))
+                yield from last_of_each_name(listed, like, self._limits.max_members, self._scratch)
             if like.kind == "tar.gz":
                 listing.checksum = gzip_trailer(file)
         finally:

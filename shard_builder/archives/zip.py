@@ -19,6 +19,8 @@ from shard_builder.archives.section import section
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 PIECE_BYTES = 2**20
+_WINDOWS = 0
+"""`create_system` of MS-DOS and Windows."""
 
 
 def list_zip(file: IO[bytes], like: MemberRef, where: str, limits: Limits) -> Iterator[MemberRef | Refused]:
@@ -33,18 +35,20 @@ def list_zip(file: IO[bytes], like: MemberRef, where: str, limits: Limits) -> It
                 # A cut zip whose last whole member is a zip itself would be taken for that one.
                 raise zipfile.BadZipFile("it does not begin with its first member, so it is cut short or no plain zip")
             for info in archive.infolist():
-                if info.is_dir():
+                # Windows tools write "a\\b" for what is b in the folder a; elsewhere a backslash is part of a name.
+                name = info.filename.replace("\\", "/") if info.create_system == _WINDOWS else info.filename
+                if name.endswith("/"):
                     continue
-                reason = unsafe_reason(info.filename) or _zip_reason(info, limits)
-                if reason is None and info.filename in seen:
+                reason = unsafe_reason(name) or _zip_reason(info, limits)
+                if reason is None and name in seen:
                     reason = "second member of this name"
-                seen.add(info.filename)
+                seen.add(name)
                 if reason is not None:
-                    yield Refused(printable(info.filename), reason)
+                    yield Refused(printable(name), reason)
                     continue
                 yield replace(
                     like,
-                    member=info.filename,
+                    member=name,
                     size=info.file_size,
                     offset=info.header_offset,
                     packed=info.compress_size,

@@ -240,7 +240,10 @@ def _as_rgb(image: Raster, facts: Facts, ref: MemberRef, kind: str = "tif") -> D
     if image.dtype != np.uint8:
         raise ItemError(f"{ref.source_file} has {image.dtype} pixels, expected 8-bit RGB.")
     image, rule = _three_bands(image, kind, ref)
-    return Decoded(np.ascontiguousarray(image.transpose(2, 0, 1)), replace(facts, rules=(rule,) if rule else ()))
+    return Decoded(
+        np.ascontiguousarray(image.transpose(2, 0, 1)),
+        replace(facts, rules=(*facts.rules, rule) if rule else facts.rules),
+    )
 
 
 def _three_bands(image: Raster, kind: str, ref: MemberRef) -> tuple[Raster, str | None]:

@@ -6,6 +6,7 @@ the report counts.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -14,11 +15,11 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.errors import ItemError
 from gfm_pipeline.sensors import SensorSpec
-from gfm_pipeline.sensors.missing import unmeasured
+from gfm_pipeline.sensors.missing import holds, is_declared, unmeasured
 from gfm_pipeline.shards.codec import Raster
 from shard_builder.config import SensorOverride
 from shard_builder.planned import PlannedRaster
-from shard_builder.rasters.raster import Decoded
+from shard_builder.rasters.raster import Decoded, nodata_of_bands
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def prepare(decoded: Decoded, planned: PlannedRaster, spec: SensorSpec, override
     """Return the pixels of a sensor as its specification wants them; raise ItemError when they do not fit it."""
     where = planned.source_file
     _check_bands(decoded.raster, spec, where)
-    raster, rules = _fill_nodata(decoded, spec, where)
+    raster, rules = _fill_nodata(decoded, spec, planned)
     _check_dtype(raster, spec, where)
     if raster.dtype.kind == "f" and np.isinf(raster).any():
         count = int(np.isinf(raster).sum())
@@ -58,27 +59,57 @@ def prepare(decoded: Decoded, planned: PlannedRaster, spec: SensorSpec, override
     return Pixels(raster, measured, (*decoded.facts.rules, *rules), changed)
 
 
-def _fill_nodata(decoded: Decoded, spec: SensorSpec, where: str) -> tuple[Raster, tuple[str, ...]]:
+def _fill_nodata(decoded: Decoded, spec: SensorSpec, planned: PlannedRaster) -> tuple[Raster, tuple[str, ...]]:
     """Write the sensor's nodata value where the file says that nothing was measured."""
-    raster, declared = decoded.raster, decoded.facts.nodata
-    rules: tuple[str, ...] = ()
+    raster, where = decoded.raster, planned.source_file
     fill = float("nan") if spec.nodata is None and raster.dtype.kind == "f" else spec.nodata
+    if fill is not None and not holds(raster.dtype, fill):
+        raise ItemError(
+            f"{where} has {raster.dtype} pixels, which cannot be {fill:g}. Set sensors.{spec.name}.nodata to a value "
+            "that they can have."
+        )
+    missing, rules = _declared(decoded, spec, fill)
     if decoded.mask is not None and not decoded.mask.all():
-        if fill is None:
+        if fill is None and planned.grid is not None:  # what lies outside the file is nobody's data
             raise ItemError(
-                f"{where} carries a mask of pixels that were not measured, and {spec.name} has no value for them. "
-                f"Set sensors.{spec.name}.nodata."
+                f"{where} has pixels of its grid that were not measured, and {spec.name} has no value for them. Set "
+                f"sensors.{spec.name}.nodata."
             )
-        raster = np.where(decoded.mask, raster, raster.dtype.type(fill))
-        rules = (f"{spec.name}: masked pixels set to nodata",)
-    if declared is None or np.isnan(declared) or declared == spec.nodata:
-        return raster, rules
-    hit = raster == declared
-    if not hit.any():
-        return raster, rules
-    if fill is None:
-        return raster, (*rules, f"{spec.name}: file declares nodata {declared:g}, sensor has none: taken as data")
-    return np.where(hit, raster.dtype.type(fill), raster), (*rules, f"{spec.name}: nodata {declared:g} set to {fill:g}")
+        if fill is None:
+            rules += (f"{spec.name}: file carries a mask, sensor has no nodata: taken as data",)
+        else:
+            missing |= ~decoded.mask
+            rules += (f"{spec.name}: masked pixels set to nodata",)
+    if fill is not None and missing.any():
+        raster = np.where(missing, raster.dtype.type(fill), raster)
+    return raster, rules
+
+
+def _declared(decoded: Decoded, spec: SensorSpec, fill: float | None) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Return which pixels are to be set, as the file declares them, shaped like the raster; and rules that say so."""
+    raster = decoded.raster
+    missing = np.zeros(raster.shape, np.bool_)
+    rules: dict[str, None] = {}
+    declared = nodata_of_bands(decoded.facts.nodata, raster.shape[-3])
+    if spec.nodata is not None and raster.dtype.kind == "f":
+        missing |= is_declared(raster, spec.nodata) & (raster != raster.dtype.type(spec.nodata))
+        if missing.any():
+            rules[f"{spec.name}: pixels nearly equal to nodata {spec.nodata:g} set to it"] = None
+    for band, value in enumerate(declared):
+        if value is None or value == spec.nodata or (math.isnan(value) and raster.dtype.kind == "f"):
+            continue
+        if not holds(raster.dtype, value):
+            rules[f"{spec.name}: file declares nodata {value:g}, which {raster.dtype} cannot be: not used"] = None
+            continue
+        hit = is_declared(raster[..., band, :, :], value)
+        if not hit.any():
+            continue
+        if fill is None:
+            rules[f"{spec.name}: file declares nodata {value:g}, sensor has none: taken as data"] = None
+        else:
+            missing[..., band, :, :] |= hit
+            rules[f"{spec.name}: nodata {value:g} set to {fill:g}"] = None
+    return missing, tuple(rules)
 
 
 def _measured(raster: Raster, nodata: float | None) -> NDArray[np.bool_] | None:

@@ -12,14 +12,17 @@ from gfm_pipeline.shards.codec import Raster
 from shard_builder.planned import Window
 from shard_builder.rasters.georeference import Georeference
 
+Nodata = tuple[float | None, ...]
+"""One value for each band, None for a band without; a single one stands for all bands; empty: nothing is declared."""
+
 
 @dataclass(frozen=True)
 class Facts:
     """What a file says of its raster beside the pixels."""
 
     georeference: Georeference | None = None
-    nodata: float | None = None
-    """The value for "nothing was measured" that the file declares."""
+    nodata: Nodata = ()
+    """The values for "nothing was measured" that the file declares."""
     rules: tuple[str, ...] = ()
     """Stated rules that changed the item, e.g. "alpha channel dropped"."""
 
@@ -38,7 +41,8 @@ class Decoded:
     original: tuple[str, bytes] | None = None
     """(extension, bytes) when the archive's own encoding can be stored as it is."""
     mask: NDArray[np.bool_] | None = None
-    """[H,W], True where something was measured; None when the file carries no mask."""
+    """True where something was measured, in a shape that broadcasts to the raster's: [H,W] for a mask of all bands,
+    [C,H,W] for masks of their own. None: the file carries no mask."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,11 @@ class OpenRaster(Protocol):
         ...
 
 
+def nodata_of_bands(nodata: Nodata, bands: int) -> list[float | None]:
+    """Return the declared value of each of so many bands."""
+    return list(nodata) if len(nodata) == bands else [nodata[0] if nodata else None] * bands
+
+
 class WholeRaster:
     """An opened raster that is in memory."""
 
@@ -79,5 +88,5 @@ class WholeRaster:
         row, column, height, width = window
         tile = np.ascontiguousarray(self.decoded.raster[:, row : row + height, column : column + width])
         mask = self.decoded.mask
-        part = None if mask is None else mask[row : row + height, column : column + width]
+        part = None if mask is None else mask[..., row : row + height, column : column + width]
         return Decoded(tile, self.facts.at(row, column), None, part)

@@ -52,7 +52,7 @@ def resample(source: OpenRaster, planned: PlannedRaster, spec: SensorSpec) -> De
     how = planned.resampling
     if how == "average" and _finer(grid, place) < FINER:
         how = "bilinear"
-    work = _Work(source, place, grid.georeference, how, (spec.nodata, source.facts.nodata))
+    work = _Work(source, place, grid.georeference, how, (spec.nodata, *source.facts.nodata))
     raster, mask = work.window(window)
     facts = source.facts.at(0, 0)
     rules = (*work.rules, f"{spec.name}: resampled to the common grid ({planned.resampling})")
@@ -86,13 +86,13 @@ class _Work:
         place: Georeference,
         target: Georeference,
         how: Resampling,
-        nodata: tuple[float | None, float | None],
+        nodata: tuple[float | None, ...],
     ) -> None:
         self.source = source
         self.place = place
         self.target = target
         self.how = how
-        self.nodata = [value for value in nodata if value is not None and not math.isnan(value)]
+        self.nodata = list(dict.fromkeys(value for value in nodata if value is not None and not math.isnan(value)))
         self.rules: tuple[str, ...] = ()
         """Those of the source, as its last part was read."""
 

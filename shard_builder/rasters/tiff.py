@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -93,7 +94,7 @@ class TiffImage:
             self._tif = _opened(file, ref)
             self._page: Any = self._tif.pages.first
             self._check()
-            self.facts = Facts(read_georeference(self._page), _declared_nodata(self._page))
+            self.facts = _facts(self._page)
         except Exception as error:  # damaged tags raise types of several libraries
             file.close()
             if isinstance(error, ItemError):
@@ -241,10 +242,33 @@ def _paste(segment: Raster, corner: tuple[int, int], image: NDArray[np.generic])
     image[tuple(inside)] = segment[tuple(taken)]
 
 
-def _declared_nodata(page: Any) -> float | None:
-    """Return the number in GDAL's tag for pixels without data, or None."""
+def _facts(page: Any) -> Facts:
     tag = page.tags.get("GDAL_NODATA")
-    try:
-        return float(str(tag.value).strip("\0 ")) if tag is not None else None
-    except ValueError:
+    text = str(tag.value).strip("\0 ") if tag is not None else None
+    value = None if text is None else parse_nodata(text)
+    unusable = text is not None and value is None
+    return Facts(
+        read_georeference(page),
+        () if value is None else (value,),
+        (f"nodata {text[:40]!r} is no number: not used",) if text is not None and unusable else (),
+    )
+
+
+_NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)
+_NO_NUMBER = re.compile(r"[+-]?(nan|1\.#(qnan|snan|ind)\d*)(\(.*\))?", re.IGNORECASE)
+_INFINITE = re.compile(r"[+-]?(inf|infinity|1\.#inf)", re.IGNORECASE)
+
+
+def parse_nodata(text: str) -> float | None:
+    """Return the number that a header's text for "nothing was measured" is, an int where it is whole; None for none.
+
+    It may be written as C libraries write what is no number or infinite, and with a comma.
+    """
+    if _NO_NUMBER.fullmatch(text):
+        return math.nan
+    if _INFINITE.fullmatch(text):
+        return -math.inf if text.startswith("-") else math.inf
+    if not _NUMBER.fullmatch(text):
         return None
+    plain = text.replace(",", ".")
+    return int(plain) if plain.lstrip("+-").isdecimal() else float(plain)

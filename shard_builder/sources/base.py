@@ -18,7 +18,7 @@ from gfm_pipeline.errors import ArchiveError, ConfigError, ItemError
 from gfm_pipeline.registry import Registry
 from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.storage import Store
-from shard_builder.archives import ArchiveReader, Kind, Listing, MemberRef, kind_of
+from shard_builder.archives import LITTER, ArchiveReader, Kind, Listing, MemberRef, Passed, is_litter, kind_of
 from shard_builder.build.scan import Ignored, Scan
 from shard_builder.config import BuildConfig
 from shard_builder.planned import PlannedRaster
@@ -42,6 +42,7 @@ class InputView:
         self.config = config
         self.scan = scan
         self._folders: dict[str, bool] | None = None
+        self._opened: set[str] = set()
 
     @property
     def where(self) -> str:
@@ -57,7 +58,10 @@ class InputView:
     def names(self) -> list[str]:
         """Return the names in the input folder, sorted; just the one archive where one was given."""
         if self._folders is None:
-            self._folders = dict(self.store.names()) if self.only is None else {self.only: False}
+            names = dict(self.store.names()) if self.only is None else {self.only: False}
+            self._folders = {name: is_folder for name, is_folder in names.items() if not is_litter(name)}
+            for name in sorted(names.keys() - self._folders):
+                self.ignore(name, LITTER)
         return sorted(self._folders)
 
     def kind(self, name: str) -> Kind | None:
@@ -75,6 +79,7 @@ class InputView:
         if self.kind(name) not in (None, "folder"):
             self.scan.versions[name] = self.store.stat(name).version
         yield from self._listed(self.reader.list(name), name)
+        self._opened.add(name)
 
     def enter(self, ref: MemberRef) -> Iterator[MemberRef]:
         """Yield the files of an archive that is itself a member of one; no deeper."""
@@ -111,9 +116,17 @@ class InputView:
     def _listed(self, listing: Listing, name: str) -> Iterator[MemberRef]:
         found = False
         for entry in listing:
+            member = entry.member if isinstance(entry, MemberRef) else entry.name
+            if is_litter(member):
+                top = name or member.partition("/")[0]
+                if not is_litter(top) and (name or top not in self._opened):  # else it was counted before
+                    self.ignore(top, LITTER)
+                continue
             found = True
             if isinstance(entry, MemberRef):
                 yield entry
+            elif isinstance(entry, Passed):
+                self.ignore(f"{name}!{entry.name}" if name else entry.name, entry.reason)
             else:
                 self.reject(entry.name, f"{name}!{entry.name}" if name else entry.name, f"refused: {entry.reason}")
         if not found and name:

@@ -23,6 +23,8 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime
 from itertools import groupby
 from typing import Any, ClassVar
 
@@ -43,7 +45,8 @@ from shard_builder.sources.shared.patterns import iso_date
 from shard_builder.sources.shared.stacking import stack_bands
 
 _NAME = re.compile(r"(bigearthnet|reference_maps)", re.IGNORECASE)
-_PATCH = re.compile(r"(S2[A-D])_MSIL2A_\d{8}T\d{6}\w*|(S1[A-D])_IW_GRDH_\w+")
+_PATCH = re.compile(r"(S2[A-D])_MSIL2A_\d{8}T\d{5,6}_\w*|(S1[A-D])_IW_GRDH_\w+")
+_TIME = re.compile(r"(?<=_)(\d{8})T(\d{5,6})(?=_|$)")
 _FILE = re.compile(r"_(?:(B\d{2}|B8A|VV|VH)|(reference_map))\.tif$")
 _METADATA = "_labels_metadata.json"
 _SPLIT = re.compile(r"(?:bigearthnet-)?(train|val|test)\.csv")
@@ -138,7 +141,23 @@ class BigEarthNet(Source):
         if about and sensor == "s2_l2a":
             labels = {"labels_43": about["labels"], "labels_19": nineteen(about["labels"])}
         files = tuple(bands[band] for band in spec.bands)
-        view.add(key, sensor, PlannedRaster(files, dates=(iso_date(patch),)), **labels)
+        view.add(key, sensor, PlannedRaster(files, dates=(_date(patch, about),)), **labels)
+
+
+def _date(patch: str, about: Mapping[str, Any] | None) -> str:
+    """Return when a patch was taken, as ISO 8601.
+
+    Names have the time as HHMMSS, or as HMMSS before ten o'clock, of which some have 60 or 61 for seconds: then the
+    patch's own metadata says it. A time that no clock shows and no metadata corrects is left out.
+    """
+    found = _TIME.search(patch)
+    if found is None:
+        return iso_date(patch)
+    told = str((about or {}).get("acquisition_date", "")) if len(found[2]) == 5 else ""
+    for text in (told.replace(" ", "T").replace("-", "").replace(":", ""), f"{found[1]}T{found[2]:0>6}"):
+        with suppress(ValueError):
+            return datetime.strptime(text, "%Y%m%dT%H%M%S").strftime("%Y-%m-%dT%H:%M:%SZ")
+    return iso_date(found[1])
 
 
 class _Pairs:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gfm_pipeline.storage import LocalStore
-from shard_builder.archives import ArchiveReader, Limits, MemberRef
+from shard_builder.archives import ArchiveReader, Limits, MemberRef, Refused
 
 
 @dataclass
@@ -31,6 +31,6 @@ def list_archive(root: Path, name: str, work: Path, **limits: float) -> Listed:
     for entry in reader(root, work, **limits).list(name):
         if isinstance(entry, MemberRef):
             listed.members.append(entry)
-        else:
+        elif isinstance(entry, Refused):
             listed.refused.append((entry.name, entry.reason))
     return listed

@@ -87,7 +87,9 @@ class Cube:
         self.shape: tuple[int, int, int] = (channels, int(size["H"]), int(size["W"]))
         self.steps: int | None = int(size["T"]) if "T" in size else None
         self.dtype: np.dtype[np.generic] = first.dtype
-        self.facts = Facts(self._georeference(paths[0]), declared_nodata(first))
+        declared = tuple(declared_nodata(array) for array in self._arrays)
+        nodata = declared if any(value is not None for value in declared) else ()
+        self.facts = Facts(self._georeference(paths[0]), nodata)
 
     def read(self, window: Window) -> Decoded:
         """Return the part inside `window`, all bands and dates of it."""

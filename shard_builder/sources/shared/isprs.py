@@ -153,7 +153,7 @@ def _classes(decoded: Decoded, where: str) -> Decoded:
         )
     off = bool(((raster != 0) & (raster != 255)).any())
     rules = (*decoded.facts.rules, "classes: colours that are off set to the nearest") if off else decoded.facts.rules
-    return Decoded(classes[None], Facts(decoded.facts.georeference, None, rules))
+    return Decoded(classes[None], Facts(decoded.facts.georeference, rules=rules))
 
 
 def parse(config: BuildConfig) -> IsprsOptions:

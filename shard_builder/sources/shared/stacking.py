@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gfm_pipeline.errors import ItemError
+from gfm_pipeline.sensors.missing import is_declared
 from gfm_pipeline.shards.codec import Raster
 from shard_builder.archives import MemberRef
 from shard_builder.planned import PlannedRaster
-from shard_builder.rasters.raster import Decoded, Facts
+from shard_builder.rasters.raster import Decoded, nodata_of_bands
 
 
 def load_stack(planned: PlannedRaster, bands: Sequence[str], one: Callable[[MemberRef], Decoded]) -> Decoded:
@@ -35,7 +37,7 @@ def stack_bands(parts: Sequence[Decoded], bands: Sequence[str], files: Sequence[
     """
     height, width = (max(part.raster.shape[axis] for part in parts) for axis in (-2, -1))
     rows: list[Raster] = []
-    masks: list[NDArray[np.bool_]] = []
+    masks: list[NDArray[np.bool_] | None] = []
     repeated: dict[int, list[str]] = {}
     for part, band, ref in zip(parts, bands, files, strict=True):
         channels, h, w = part.raster.shape
@@ -48,12 +50,15 @@ def stack_bands(parts: Sequence[Decoded], bands: Sequence[str], files: Sequence[
         if factor > 1:
             repeated.setdefault(factor, []).append(band)
         rows.append(part.raster.repeat(factor, axis=1).repeat(factor, axis=2))
-        if part.mask is not None:
-            masks.append(part.mask.repeat(factor, axis=0).repeat(factor, axis=1))
+        mask = None if part.mask is None else np.broadcast_to(part.mask, part.raster.shape)
+        masks.append(None if mask is None else mask.repeat(factor, axis=1).repeat(factor, axis=2))
     finest = next(part for part in parts if part.raster.shape[1:] == (height, width))
     rules = tuple(f"{', '.join(names)} repeated {f} x {f}" for f, names in sorted(repeated.items()))
-    facts = replace(finest.facts, nodata=_one_nodata(parts, files), rules=finest.facts.rules + rules)
-    return Decoded(np.concatenate(_same_type(rows, files)), facts, None, _everywhere(masks))
+    told = tuple(value for part in parts for value in nodata_of_bands(part.facts.nodata, 1))
+    nodata = told if any(value is not None for value in told) else ()
+    facts = replace(finest.facts, nodata=nodata, rules=_rules(parts) + rules)
+    rasters = _same_type(rows, files)
+    return Decoded(np.concatenate(rasters), facts, None, _masks(masks, rasters, np.concatenate))
 
 
 def stack_dates(parts: Sequence[Decoded], planned: PlannedRaster) -> Decoded:
@@ -67,13 +72,16 @@ def stack_dates(parts: Sequence[Decoded], planned: PlannedRaster) -> Decoded:
     if len(shapes) > 1:
         raise ItemError(f"{planned.source_file} has dates of sizes {sorted(shapes)}, expected one size.")
     files = planned.files[:: len(planned.files) // len(parts)]
-    facts = replace(parts[0].facts, nodata=_one_nodata(parts, files))
+    facts = replace(parts[0].facts, rules=_rules(parts))
     place, size = facts.georeference, rasters[0].shape[-2:]
     others = [part.facts.georeference for part in parts[1:]]
     if place and not all(other and other.lies_with(size, place, size) for other in others):
-        facts = Facts(None, facts.nodata, (*facts.rules, "dates lie apart: no georeference"))
-    masks = [part.mask for part in parts if part.mask is not None]
-    return Decoded(np.stack(_same_type(rasters, files)), facts, None, _everywhere(masks))
+        facts = replace(facts, georeference=None, rules=(*facts.rules, "dates lie apart: no georeference"))
+    masks = [part.mask for part in parts]
+    if len({repr(part.facts.nodata) for part in parts}) > 1:  # every date by what its own file declares
+        masks = [_with_declared(part) for part in parts]
+        facts = replace(facts, nodata=next(part.facts.nodata for part in parts if part.facts.nodata))
+    return Decoded(np.stack(_same_type(rasters, files)), facts, None, _masks(masks, rasters, np.stack))
 
 
 def _same_type(rasters: list[Raster], files: Sequence[MemberRef]) -> list[Raster]:
@@ -84,14 +92,31 @@ def _same_type(rasters: list[Raster], files: Sequence[MemberRef]) -> list[Raster
     return rasters
 
 
-def _everywhere(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_] | None:
-    """Return where every one of the files measured something, or None where no file tells."""
-    return np.logical_and.reduce(masks) if masks else None
+def _rules(parts: Sequence[Decoded]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(rule for part in parts for rule in part.facts.rules))
 
 
-def _one_nodata(parts: Sequence[Decoded], files: Sequence[MemberRef]) -> float | None:
-    """Return the nodata value that the files declare; NaN is one value."""
-    told = {repr(part.facts.nodata): part.facts.nodata for part in parts if part.facts.nodata is not None}
-    if len(told) > 1:
-        raise ItemError(f"{files[0].source_file} and the files it belongs to declare nodata {', '.join(told)}.")
-    return next(iter(told.values()), None)
+def _masks(
+    masks: Sequence[NDArray[np.bool_] | None], rasters: Sequence[Raster], join: Callable[[list[NDArray[np.bool_]]], Any]
+) -> NDArray[np.bool_] | None:
+    """Return the masks joined as their rasters are, all True for one without; None where no file has one."""
+    if all(mask is None for mask in masks):
+        return None
+    shaped = [
+        np.broadcast_to(np.True_ if mask is None else mask, raster.shape)
+        for mask, raster in zip(masks, rasters, strict=True)
+    ]
+    found: NDArray[np.bool_] = join(shaped)
+    return found
+
+
+def _with_declared(part: Decoded) -> NDArray[np.bool_]:
+    """Return the mask of a raster [C,H,W], without the pixels that hold what its file declares."""
+    mask = np.ones(part.raster.shape, np.bool_) if part.mask is None else np.broadcast_to(part.mask, part.raster.shape)
+    declared = nodata_of_bands(part.facts.nodata, len(part.raster))
+    missing = [
+        np.zeros(band.shape, np.bool_) if value is None else is_declared(band, value)
+        for band, value in zip(part.raster, declared, strict=True)
+    ]
+    found: NDArray[np.bool_] = mask & ~np.stack(missing)
+    return found

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 from gfm_pipeline.errors import ConfigError, ItemError
-from shard_builder.archives import ArchiveReader, MemberRef
+from shard_builder.archives import ArchiveReader, MemberRef, is_litter
 
 METADATA = (".zarray", ".zgroup", ".zattrs", ".zmetadata", "zarr.json")
 
@@ -46,15 +46,19 @@ def _members(refs: tuple[MemberRef, ...], files: ArchiveReader) -> dict[str, Mem
     folder = zarr_folder(first.member)
     if folder is None:
         listed: Iterable[Any] = files.list_inside(first)
-        members = {ref.member: ref for ref in listed if isinstance(ref, MemberRef)}
+        members = {ref.member: ref for ref in listed if _counts(ref)}
         tops = {name.partition("/")[0] for name in members}
         if len(tops) == 1 and not tops & set(METADATA):  # zipped with its folder
             return {name.partition("/")[2]: ref for name, ref in members.items()}
         return members
     if not others and not first.archive:
         listed = files.list(folder)
-        return {ref.member[len(folder) + 1 :]: ref for ref in listed if isinstance(ref, MemberRef)}
+        return {ref.member[len(folder) + 1 :]: ref for ref in listed if _counts(ref)}
     return {ref.member.partition(".zarr/")[2]: ref for ref in refs}
+
+
+def _counts(entry: object) -> TypeGuard[MemberRef]:
+    return isinstance(entry, MemberRef) and not is_litter(entry.member)
 
 
 def _checked(name: str, data: bytes, ref: MemberRef) -> bytes:

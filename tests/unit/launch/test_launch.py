@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,44 @@ def test_slurm(run_config: Path) -> None:
     golden("slurm.sh", result.output, run_config)
 
 
+@pytest.mark.parametrize("said", ["--cpus-per-task=32", "-c32", "--cpus-per-gpu=8"])
+def test_the_cpus_that_the_user_asks_for_are_the_only_ones(run_config: Path, said: str) -> None:
+    result = launch("slurm", "--config", run_config, "--nodes", "2", "--per-node", "4", "--print", "--", said)
+    asked = [line for line in result.output.splitlines() if re.match(r"#SBATCH (--cpus-per|-c)", line)]
+    assert asked == [f"#SBATCH {said}"]
+
+
+@pytest.mark.parametrize(("given", "words"), [("32", ["--cpus-per-task=32"]), (None, [])])
+def test_srun_is_given_the_cpus_of_the_job(
+    run_config: Path, given: str | None, words: list[str], tmp_path: Path
+) -> None:
+    """The batch script, run with commands of Slurm that only write down what they are given."""
+    (tmp_path / "srun").write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "scontrol").write_text("#!/bin/bash\necho here\n")
+    for name in ("srun", "scontrol"):
+        (tmp_path / name).chmod(0o755)
+    script = launch("slurm", "--config", run_config, "--per-node", "4", "--print").output
+    variables = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "here", "SLURM_JOB_NUM_NODES": "1"}
+    variables |= {"SLURM_CPUS_PER_TASK": given} if given else {}
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", **variables},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    got = done.stdout.splitlines()
+    assert [word for word in got[: got.index("-m")] if "cpus" in word] == words
+
+
+def test_jobs_on_cpus_ask_for_them(run_config: Path) -> None:
+    asked = ("--config", run_config, "--per-node", "4", "--cpu", "--print")
+    assert "#SBATCH --cpus-per-task=16\n" in launch("slurm", *asked).output
+    job = list(yaml.safe_load_all(launch("kubernetes", *asked, "--image", "x").output))[-1]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"] == {"cpu": "16"}
+
+
 def test_kubernetes(run_config: Path) -> None:
     result = launch(
         *("kubernetes", "--config", run_config, "--nodes", "2", "--per-node", "4", "--image", "example.org/gfm:1"),
@@ -93,7 +132,10 @@ def test_kubernetes(run_config: Path) -> None:
     spec = job["spec"]
     assert spec["completions"] == spec["parallelism"] == 2
     (container,) = spec["template"]["spec"]["containers"]
-    assert container["resources"] == {"limits": {"nvidia.com/gpu": 4}}
+    assert container["resources"] == {
+        "requests": {"cpu": "16", "memory": "32768Mi"},
+        "limits": {"nvidia.com/gpu": 4},
+    }
     assert {mount["name"] for mount in container["volumeMounts"]} == {
         volume["name"] for volume in spec["template"]["spec"]["volumes"]
     }

@@ -3,6 +3,7 @@
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=4
+#SBATCH --cpus-per-task=16
 #SBATCH --time=24:00:00
 #SBATCH --signal=B:USR1@300
 #SBATCH --requeue
@@ -19,7 +20,8 @@ first_host=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 port=$((20000 + SLURM_JOB_ID % 10000))    # jobs that share a node must not meet
 asked_to_stop=no cancelled=no
 
-srun --kill-on-bad-exit=1 /venv/bin/python -m torch.distributed.run \
+# srun takes no --cpus-per-task from sbatch (Slurm 22.05 to 23.02): without it a node's processes share one core.
+srun --kill-on-bad-exit=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} /venv/bin/python -m torch.distributed.run \
     --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node 4 \
     --rdzv-backend c10d --rdzv-endpoint "$first_host:$port" --rdzv-id "$SLURM_JOB_ID-${SLURM_RESTART_COUNT:-0}" \
     -m launch.pretrain --config '/etc/my runs/run.yaml' --set optim.grad_clip=1.0 &

@@ -48,7 +48,7 @@ def resampled(
     declared: float | None = None,
 ) -> Decoded:
     bands = image[None] if image.ndim == 2 else image
-    opened = WholeRaster(Decoded(bands, Facts(source, declared)))
+    opened = WholeRaster(Decoded(bands, Facts(source, () if declared is None else (declared,))))
     names = tuple(map(str, range(len(bands))))
     spec = SensorSpec(name="x", bands=names, dtype=str(bands.dtype), units="1", nodata=nodata)  # type: ignore[arg-type]
     return resample(opened, PlannedRaster((REF,), window, grid=Grid(target, 40, 48), resampling=how), spec)
@@ -158,7 +158,7 @@ def test_a_declared_value_is_kept_for_what_follows() -> None:
     image[20:40, 10:30] = 255
     decoded = resampled(image, place(10.0), place(10.0, 3.0, 3.0), "bilinear", declared=255)
     assert set(np.unique(decoded.raster)) == {7, 255}
-    assert decoded.facts.nodata == 255
+    assert decoded.facts.nodata == (255,)
 
 
 def test_a_mean_that_is_the_nodata_value_by_chance_is_not_lost() -> None:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import csv
+import io
+import tarfile
+from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +17,13 @@ import pytest
 from gfm_pipeline.errors import ArchiveError, ItemError
 from shard_builder.build.build import BuildReport, build_collection
 from shard_builder.config import BuildConfig
+from shard_builder.sources import bigearthnet
 from shard_builder.sources.shared.corine import LEFT_OUT, NINETEEN
 from tests.conftest import ROOT
 from tests.contracts.test_sources import read_with_public_libraries, unpack
 from tests.make import bigearthnet as make
 
+PUBLISHED = pytest.mark.skipif(find_spec("bigearthnet_common") is None, reason="bigearthnet-common is not installed")
 LAYOUT = ROOT.parent / "shared" / "layouts" / "bigearthnet"
 
 
@@ -41,7 +49,7 @@ def test_classes_splits_and_partners_are_kept(tmp_path: Path) -> None:
     metas = {key: meta for key, _, meta in read_with_public_libraries(tmp_path / "out")}
     assert {name: about["dates"] for name, about in metas[third]["sensors"].items()} == {
         "s1": ["2018-02-05T04:56:12Z"],
-        "s2_l2a": ["2018-02-04T09:41:60Z"],
+        "s2_l2a": ["2018-02-04"],  # no clock shows 09:41:60
     }
     assert metas[first]["crs"] == "EPSG:32632"
     assert report.manifest is not None
@@ -126,3 +134,56 @@ def test_the_published_layouts_are_recognised(tmp_path: Path) -> None:
     assert report.manifest.num_samples == 4
     assert all(set(entry.sensors) == {"corine", "s1", "s2_l2a"} for entry in report.manifest.shards)
     assert sorted(told["split"] for told in labels(tmp_path / "two").values()) == ["test", "train", "train", "val"]
+
+
+def published(name: str) -> bytes:
+    """Return a file of the wheel bigearthnet-common, whose own code is not imported."""
+    return bz2.decompress((resources.files("bigearthnet_common") / name).read_bytes())
+
+
+@PUBLISHED
+def test_real_pairs_of_either_name_are_packed(tmp_path: Path) -> None:
+    for sensor in ("S1", "S2"):
+        packed = io.BytesIO(published(f"BigEarthNet-{sensor}-Example.tar.bz2"))
+        with tarfile.open(fileobj=packed) as archive:
+            archive.extractall(tmp_path / "raw", filter="data")
+    report = build(tmp_path / "raw", tmp_path / "out")
+    assert not report.rejected
+    assert [(entry.sensors, entry.samples) for entry in report.manifest.shards] == [(("s1", "s2_l2a"), 6)]
+    metas = {key: meta for key, _, meta in read_with_public_libraries(tmp_path / "out")}
+    # Their metadata says 09:30:20 and 09:41:56; a name cannot say the second of these.
+    dates = {key: meta["sensors"]["s2_l2a"]["dates"] for key, meta in metas.items()}
+    assert dates["S2B_MSIL2A_20170924T93020_69_24"] == ["2017-09-24T09:30:20Z"]
+    assert dates["S2B_MSIL2A_20180204T94161_57_38"] == ["2018-02-04T09:41:56Z"]
+    assert dates["S2A_MSIL2A_20170613T101031_87_48"] == ["2017-06-13T10:10:31Z"]
+    assert all(meta["crs"].startswith("EPSG:326") for meta in metas.values())
+
+
+@PUBLISHED
+def test_every_official_name_is_one_of_a_patch() -> None:
+    rows = list(csv.reader(published("s1_s2_name_country_season.csv.bz2").decode().splitlines()))[1:]
+    assert len(rows) == 590_326
+    odd = [name for row in rows for name in row[:2] if not bigearthnet._PATCH.fullmatch(name)]
+    assert not odd
+    short = [s2 for _, s2, *_ in rows if len(s2.split("_")[2]) == len("20170924T93020")]
+    assert len(short) == 69_866
+    for name in ("train", "val", "test", "patches_with_seasonal_snow", "patches_with_cloud_and_shadow"):
+        data = published(f"{name}.csv.bz2")
+        assert len(list(bigearthnet._listed(data, name))) == len(data.split())
+
+
+@pytest.mark.parametrize(
+    ("patch", "about", "date"),
+    [
+        ("S2B_MSIL2A_20170924T93020_69_24", None, "2017-09-24T09:30:20Z"),
+        ("S2B_MSIL2A_20180204T94161_57_38", None, "2018-02-04"),
+        ("S2B_MSIL2A_20180204T94161_57_38", {"acquisition_date": "no date"}, "2018-02-04"),
+        ("S2B_MSIL2A_20180204T94161_57_38", {"acquisition_date": "2018-02-04 09:41:56"}, "2018-02-04T09:41:56Z"),
+        ("S2A_MSIL2A_20170613T101031_87_48", {"acquisition_date": "2018-02-04 09:41:56"}, "2017-06-13T10:10:31Z"),
+        ("S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57", None, "2017-06-13T10:10:31Z"),
+        ("S1A_IW_GRDH_1SDV_20170613T165043_33UUP_87_48", None, "2017-06-13T16:50:43Z"),
+    ],
+)
+def test_acquisition_times(patch: str, about: dict[str, str] | None, date: str) -> None:
+    assert bigearthnet._PATCH.fullmatch(patch)
+    assert bigearthnet._date(patch, about) == date

@@ -1,0 +1,75 @@
+"""From the numbers of a file to those of a shard: what was not measured, however the file says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gfm_pipeline.errors import ItemError
+from gfm_pipeline.sensors import SensorSpec
+from shard_builder.archives import MemberRef
+from shard_builder.config import SensorOverride
+from shard_builder.planned import PlannedRaster
+from shard_builder.rasters.radiometry import Pixels, prepare
+from shard_builder.rasters.raster import Decoded, Facts, Nodata
+
+FILE = PlannedRaster((MemberRef("", "folder", "k1.tif", 1),))
+
+
+def prepared(raster: np.ndarray[Any, Any], declared: Nodata = (), mask: Any = None, **spec: Any) -> Pixels:
+    override = spec.pop("override", {})
+    bands = tuple(f"b{i}" for i in range(raster.shape[-3]))
+    known: dict[str, Any] = {"bands": bands, "dtype": str(raster.dtype), "units": "1", **spec}
+    sensor = SensorSpec(name="x", **known)
+    return prepare(Decoded(raster, Facts(nodata=declared), None, mask), FILE, sensor, SensorOverride(**override))
+
+
+def test_declared_nodata_of_floats_becomes_nan_by_band() -> None:
+    image = np.array([[[-9999, 1]], [[-32768, 2]], [[3, 4]]], np.float32)
+    found = prepared(image, (-9999, -32768, None))
+    np.testing.assert_array_equal(found.raster, [[[np.nan, 1]], [[np.nan, 2]], [[3, 4]]])
+    assert found.rules == ("x: nodata -9999 set to nan", "x: nodata -32768 set to nan")
+    assert found.nodata_share == pytest.approx(1 / 3)
+
+
+def test_what_one_band_declares_is_data_of_another() -> None:
+    found = prepared(np.array([[[-9999, 1]], [[-9999, 2]]], np.float32), (-9999, None))
+    assert found.nodata_share == 0.25
+    assert found.raster[1, 0, 0] == -9999
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (1, 2, 2), (3, 2, 2), (2, 3, 2, 2)])
+def test_a_mask_of_any_shape_that_broadcasts(shape: tuple[int, ...]) -> None:
+    raster, mask = np.ones((2, 3, 2, 2), np.int16), np.ones(shape, bool)
+    mask[..., 0, :] = False
+    found = prepared(raster, mask=mask, nodata=-1)
+    assert (found.raster[..., 0, :] == -1).all()
+    assert (found.raster[..., 1, :] == 1).all()
+    assert found.nodata_share == 0.5
+
+
+def test_a_mask_without_a_value_for_it_is_reported() -> None:
+    found = prepared(np.ones((3, 2, 2), np.uint8), mask=np.eye(2, dtype=bool))
+    assert found.rules == ("x: file carries a mask, sensor has no nodata: taken as data",)
+    assert found.measured is None
+
+
+@pytest.mark.parametrize("value", [-9999, 0.5, np.nan, np.inf, 256])
+def test_a_value_that_no_pixel_can_have_is_reported(value: float) -> None:
+    found = prepared(np.zeros((1, 2, 2), np.uint8), (value,), nodata=255)
+    assert found.rules == (f"x: file declares nodata {value:g}, which uint8 cannot be: not used",)
+    assert found.measured is None
+
+
+def test_the_sensors_own_value_with_fewer_digits_than_the_pixels() -> None:
+    image = np.array([[[np.finfo("f4").min, 1]]], np.float32)
+    found = prepared(image, nodata=-3.40282e38)
+    assert found.nodata_share == 0.5
+    assert found.raster[0, 0, 0] == np.float32(-3.40282e38)
+
+
+def test_a_nodata_value_that_the_type_cannot_have_is_refused() -> None:
+    with pytest.raises(ItemError, match=r"k1.tif has uint8 pixels, which cannot be -9999. Set sensors.x.nodata"):
+        prepared(np.zeros((1, 2, 2), np.uint8), nodata=-9999)
