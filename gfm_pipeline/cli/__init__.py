@@ -8,7 +8,7 @@ from gfm_pipeline import __version__
 from gfm_pipeline.command_line import LazyGroup, run
 
 COMMANDS = {
-    "config": ("gfm_pipeline.cli.config:config", "Check and show a training configuration, defaults included."),
+    "config": ("gfm_pipeline.cli.config:config", "List, copy, check and show configurations, defaults included."),
     "data": ("gfm_pipeline.cli.data:data", "Look at the order of samples without touching pixels; time their loading."),
     "evaluate": (
         "gfm_pipeline.cli.evaluate:evaluate",

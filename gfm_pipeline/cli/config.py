@@ -1,10 +1,12 @@
-"""`gfm config`: look at a training configuration before a GPU is asked for."""
+"""`gfm config`: list and copy the shipped configurations; check and show one before it needs a GPU."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
+from pydantic import BaseModel
 
 from gfm_pipeline.cli.options import of_a_config
 from gfm_pipeline.config import dump_config, load_config
@@ -14,7 +16,44 @@ from gfm_pipeline.train.config import TrainConfig
 
 @click.group()
 def config() -> None:
-    """Check and show a training configuration."""
+    """List, copy, check and show configurations."""
+
+
+@config.command("list")
+def list_configs() -> None:
+    """List the configurations that ship with the product."""
+    from gfm_pipeline.config.shipped import shipped_configs, summary_of
+
+    for name, path in shipped_configs().items():
+        click.echo(f"{name:<45} {summary_of(path)}")
+
+
+@config.command()
+@click.argument("name")
+@click.option(
+    "--out", default=Path("configs"), show_default=True, type=click.Path(path_type=Path), help="Folder to copy to."
+)
+def copy(name: str, out: Path) -> None:
+    """Copy a shipped configuration, and those it builds on, to a folder of yours."""
+    from gfm_pipeline.config.shipped import copy_config
+
+    for path in copy_config(name, out):
+        click.echo(path)
+
+
+@config.command()
+@click.argument("kind", type=click.Choice(["pretrain", "build"]), default="pretrain")
+def schema(kind: str) -> None:
+    """Print the JSON schema of a configuration, for editors that complete and check YAML."""
+    model: type[BaseModel] = TrainConfig
+    if kind == "build":
+        from importlib import import_module
+
+        # The builder is beside this package, not below it: by name, so that no import points there.
+        model = import_module("shard_builder.config").BuildConfig
+    tree = model.model_json_schema()
+    tree["properties"]["base"] = {"type": "string", "description": "Path of a configuration that this one changes."}
+    click.echo(json.dumps(tree, indent=1))
 
 
 @config.command()

@@ -18,6 +18,9 @@ ROOT = Path(__file__).parents[2]
 LAUNCH = {"--config", "--set", "--env", "--cpu", "--print"}
 OPTIONS = {
     "gfm config show": {"--config", "--set", "--model"},
+    "gfm config list": set(),
+    "gfm config copy": {"--out"},
+    "gfm config schema": set(),
     "gfm config check": {"--config", "--set", "--world", "--per-node"},
     "gfm doctor": {"--config", "--set", "--nodes", "--per-node", "--json"},
     "gfm data bench": {"--set", "--out", "--json"},
