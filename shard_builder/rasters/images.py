@@ -21,7 +21,8 @@ from shard_builder.config import BuildConfig
 from shard_builder.planned import PlannedRaster, Window
 from shard_builder.rasters.raster import Decoded, Facts, OpenRaster, Original, WholeRaster
 from shard_builder.rasters.resample import resample
-from shard_builder.rasters.tiff import MAX_PIXELS, TiffImage, read_header, reason_of
+from shard_builder.rasters.tiff import TiffImage, read_header
+from shard_builder.rasters.tiff_page import MAX_PIXELS, Part, reason_of
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "tif", "tiff")
 HEAD_BYTES = 2**16
@@ -194,7 +195,9 @@ def decode_rgb(data: bytes, ref: MemberRef) -> Decoded:
         image = imagecodecs.png_decode(data) if kind == "png" else imagecodecs.jpeg8_decode(data)
     except Exception as error:
         raise ItemError(f"{ref.source_file} cannot be decoded: {reason_of(error)}") from error
-    decoded = _as_rgb(image, Facts(), ref, kind)
+    image = image[..., None] if image.ndim == 2 else image
+    alpha = image.shape[2] - 1 if kind == "png" and image.shape[2] in (2, 4) else None
+    decoded = _as_rgb(Part(image, None), Facts(alpha=alpha), ref, kind)
     return replace(decoded, original=("jpg", data)) if kind == "jpg" and not decoded.facts.rules else decoded
 
 
@@ -232,28 +235,36 @@ def _starts(length: int, config: BuildConfig) -> list[int]:
     return starts
 
 
-def _as_bands(image: Raster, facts: Facts, ref: MemberRef) -> Decoded:
-    return Decoded(np.ascontiguousarray(image.transpose(2, 0, 1)), facts)
+def _as_bands(image: Part, facts: Facts, ref: MemberRef) -> Decoded:
+    mask = None if image.mask is None else image.mask.transpose(2, 0, 1)
+    return Decoded(np.ascontiguousarray(image.pixels.transpose(2, 0, 1)), facts, None, mask)
 
 
-def _as_rgb(image: Raster, facts: Facts, ref: MemberRef, kind: str = "tif") -> Decoded:
-    if image.dtype != np.uint8:
-        raise ItemError(f"{ref.source_file} has {image.dtype} pixels, expected 8-bit RGB.")
-    image, rule = _three_bands(image, kind, ref)
-    return Decoded(
-        np.ascontiguousarray(image.transpose(2, 0, 1)),
-        replace(facts, rules=(*facts.rules, rule) if rule else facts.rules),
-    )
+def _as_rgb(image: Part, facts: Facts, ref: MemberRef, kind: str = "tif") -> Decoded:
+    pixels, mask = image
+    if pixels.dtype != np.uint8 or facts.photometric:
+        found = f"photometric {facts.photometric}" if facts.photometric else f"{pixels.dtype} pixels"
+        raise ItemError(f"{ref.source_file} has {found}, expected 8-bit RGB.")
+    if facts.pages > 1:
+        raise ItemError(f"{ref.source_file} has {facts.pages} images of one size, expected one in RGB.")
+    if facts.alpha is not None:
+        opaque = pixels[..., facts.alpha : facts.alpha + 1] != 0
+        if not opaque.all():
+            mask = opaque if mask is None else mask & opaque
+    raster, rule = _three_bands(pixels, kind, facts.alpha, ref)
+    together = None if mask is None else np.logical_and.reduce(mask, axis=2)
+    rules = (*facts.rules, rule) if rule else facts.rules
+    nodata = facts.nodata if len(facts.nodata) < 2 else facts.nodata[:3]
+    facts = replace(facts, rules=rules, nodata=nodata, alpha=None)
+    return Decoded(np.ascontiguousarray(raster.transpose(2, 0, 1)), facts, None, together)
 
 
-def _three_bands(image: Raster, kind: str, ref: MemberRef) -> tuple[Raster, str | None]:
-    if image.ndim == 2:
-        image = image[..., None]
+def _three_bands(image: Raster, kind: str, alpha: int | None, ref: MemberRef) -> tuple[Raster, str | None]:
     bands = image.shape[2]
-    if bands == 3:
+    if bands == 3 and alpha is None:
         return image, None
-    if bands == 4 and kind != "jpg":
-        return image[..., :3], "alpha channel dropped" if kind == "png" else "fourth band dropped"
-    if bands in (1, 2):
+    if bands == 4 and kind != "jpg" and alpha in (None, 3):
+        return image[..., :3], "fourth band dropped" if alpha is None else "alpha channel dropped"
+    if bands in (1, 2) and alpha in (None, 1):
         return np.repeat(image[..., :1], 3, axis=2), "grey repeated to three bands"
     raise ItemError(f"{ref.source_file} has {bands} bands, expected RGB, RGBA or grey.")

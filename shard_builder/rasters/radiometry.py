@@ -7,19 +7,20 @@ the report counts.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gfm_pipeline.errors import ItemError
-from gfm_pipeline.sensors import SensorSpec
+from gfm_pipeline.sensors import Dtype, SensorSpec
 from gfm_pipeline.sensors.missing import holds, is_declared, unmeasured
 from gfm_pipeline.shards.codec import Raster
 from shard_builder.config import SensorOverride
 from shard_builder.planned import PlannedRaster
-from shard_builder.rasters.raster import Decoded, nodata_of_bands
+from shard_builder.rasters.raster import Decoded, Scaling, nodata_of_bands
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ class Pixels:
 def prepare(decoded: Decoded, planned: PlannedRaster, spec: SensorSpec, override: SensorOverride) -> Pixels:
     """Return the pixels of a sensor as its specification wants them; raise ItemError when they do not fit it."""
     where = planned.source_file
-    _check_bands(decoded.raster, spec, where)
+    decoded = _without_alpha(decoded, spec)
+    _check_bands(decoded, spec, where)
     raster, rules = _fill_nodata(decoded, spec, planned)
-    _check_dtype(raster, spec, where)
     if raster.dtype.kind == "f" and np.isinf(raster).any():
         count = int(np.isinf(raster).sum())
         raise ItemError(f"{spec.name} has {count} infinite pixels in {where}, expected numbers.")
@@ -60,15 +61,14 @@ def prepare(decoded: Decoded, planned: PlannedRaster, spec: SensorSpec, override
 
 
 def _fill_nodata(decoded: Decoded, spec: SensorSpec, planned: PlannedRaster) -> tuple[Raster, tuple[str, ...]]:
-    """Write the sensor's nodata value where the file says that nothing was measured."""
-    raster, where = decoded.raster, planned.source_file
-    fill = float("nan") if spec.nodata is None and raster.dtype.kind == "f" else spec.nodata
-    if fill is not None and not holds(raster.dtype, fill):
-        raise ItemError(
-            f"{where} has {raster.dtype} pixels, which cannot be {fill:g}. Set sensors.{spec.name}.nodata to a value "
-            "that they can have."
-        )
+    """Return the raster in the sensor's type, with its nodata value where the file says that nothing was measured."""
+    raster, where, dtype = decoded.raster, planned.source_file, np.dtype(spec.dtype)
+    fill = float("nan") if spec.nodata is None and dtype.kind == "f" else spec.nodata
+    unusable: tuple[str, ...] = ()
+    if fill is not None and not holds(dtype, fill):
+        unusable, fill = (f"{spec.name}: the sensor's nodata {fill:g} is no {dtype}: not used",), None
     missing, rules = _declared(decoded, spec, fill)
+    rules += unusable
     if decoded.mask is not None and not decoded.mask.all():
         if fill is None and planned.grid is not None:  # what lies outside the file is nobody's data
             raise ItemError(
@@ -80,9 +80,46 @@ def _fill_nodata(decoded: Decoded, spec: SensorSpec, planned: PlannedRaster) -> 
         else:
             missing |= ~decoded.mask
             rules += (f"{spec.name}: masked pixels set to nodata",)
+    raster, changed = _as_declared(raster, missing, decoded.facts.scaling, spec, where)
     if fill is not None and missing.any():
         raster = np.where(missing, raster.dtype.type(fill), raster)
-    return raster, rules
+    return raster, (*rules, *changed)
+
+
+def _as_declared(
+    raster: Raster, missing: NDArray[np.bool_], scaling: Scaling | None, spec: SensorSpec, where: str
+) -> tuple[Raster, tuple[str, ...]]:
+    """Return a raster in the type of its sensor: scaled where that makes it values, else with every number kept.
+
+    `missing` is extended by NaN that integers cannot be. Raises ItemError for a type that the sensor is not.
+    """
+    dtype = np.dtype(spec.dtype)
+    if scaling is not None and dtype.kind == "f" and (raster.dtype.kind in "iu" or scaling.of_floats):
+        scales, offsets = (np.resize(part, (raster.shape[-3], 1, 1)) for part in (scaling.scales, scaling.offsets))
+        scaled: Raster = (raster.astype(np.float64) * scales + offsets).astype(dtype)
+        return scaled, (f"{spec.name}: {scaling} of the file applied",)
+    rules = () if scaling is None else (f"{spec.name}: file declares {scaling}: not applied, numbers as stored",)
+    if raster.dtype == dtype:
+        return raster, rules
+    if spec.kind != "labels" and spec.units != "class" and str(raster.dtype) in get_args(Dtype):
+        raise ItemError(
+            f"{spec.name} has {raster.dtype} pixels in {where}, the sensor declares {spec.dtype}. "
+            f"Set sensors.{spec.name}.dtype, or drop the file with on_error=skip."
+        )
+    if raster.dtype.kind == "f" and dtype.kind != "f" and spec.nodata is not None:
+        missing |= np.isnan(raster)
+    with np.errstate(invalid="ignore", over="ignore"):
+        cast: Raster = np.where(missing, raster.dtype.type(0), raster).astype(dtype)
+        kept = missing | (cast.astype(raster.dtype) == raster) & (np.less(cast, 0) == np.less(raster, 0))
+    if raster.dtype.kind == dtype.kind == "f":
+        kept |= np.isnan(raster)
+    if not kept.all():
+        raise ItemError(
+            f"{spec.name} has {raster.dtype} pixels in {where}, of which {raster[~kept].flat[0]} and "
+            f"{np.count_nonzero(~kept) - 1} more are none in {spec.dtype}, as the sensor declares. Set "
+            f"sensors.{spec.name}.dtype to a type that holds them, or its nodata where they are NaN."
+        )
+    return cast, (*rules, f"{spec.name}: {raster.dtype} stored as {spec.dtype}, every number kept")
 
 
 def _declared(decoded: Decoded, spec: SensorSpec, fill: float | None) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
@@ -183,20 +220,38 @@ def _since(planned: PlannedRaster, day: str | None, ndim: int) -> NDArray[np.boo
     return np.array([date >= day for date in planned.dates])
 
 
-def _check_bands(raster: Raster, spec: SensorSpec, where: str) -> None:
+def _check_bands(decoded: Decoded, spec: SensorSpec, where: str) -> None:
+    raster, pages = decoded.raster, decoded.facts.pages
     if raster.ndim not in (3, 4) or not raster.size:
         raise ItemError(f"{spec.name} has shape {list(raster.shape)} in {where}, expected pixels [C,H,W] or [T,C,H,W].")
     bands = raster.shape[-3]
     if bands != len(spec.bands):
+        held = f"{pages} images of one size with {bands} bands in all" if pages > 1 else f"{bands} bands"
         raise ItemError(
-            f"{spec.name} has {bands} bands in {where}, the sensor declares {len(spec.bands)} "
+            f"{spec.name} has {held} in {where}, the sensor declares {len(spec.bands)} "
             f"({', '.join(spec.bands)}). Set sensors.{spec.name}.bands, or drop the file with on_error=skip."
         )
-
-
-def _check_dtype(raster: Raster, spec: SensorSpec, where: str) -> None:
-    if str(raster.dtype) != spec.dtype:
+    if decoded.facts.photometric and spec.kind != "labels" and spec.units != "class":
         raise ItemError(
-            f"{spec.name} has {raster.dtype} pixels in {where}, the sensor declares {spec.dtype}. "
-            f"Set sensors.{spec.name}.dtype, or drop the file with on_error=skip."
+            f"{where} is a TIFF of photometric {decoded.facts.photometric}, whose numbers are no intensities, expected "
+            f"RGB, YCBCR or MINISBLACK. For a map of classes declare {spec.name} with kind: labels."
         )
+
+
+def _without_alpha(decoded: Decoded, spec: SensorSpec) -> Decoded:
+    """Return an image without the alpha channel beside the sensor's bands; it becomes a part of the mask."""
+    raster, alpha = decoded.raster, decoded.facts.alpha
+    if alpha is None or raster.ndim < 3 or raster.shape[-3] != len(spec.bands) + 1 or alpha >= raster.shape[-3]:
+        return decoded
+    opaque = np.take(raster, [alpha], axis=-3) != 0
+    mask = None if decoded.mask is None else _without_band(decoded.mask, alpha, raster.shape[-3])
+    if not opaque.all():
+        mask = opaque if mask is None else mask & opaque
+    facts = decoded.facts
+    nodata = facts.nodata if len(facts.nodata) < 2 else (*facts.nodata[:alpha], *facts.nodata[alpha + 1 :])
+    facts = replace(facts, nodata=nodata, alpha=None, rules=(*facts.rules, f"{spec.name}: alpha channel dropped"))
+    return replace(decoded, raster=np.delete(raster, alpha, axis=-3), mask=mask, facts=facts, original=None)
+
+
+def _without_band(mask: NDArray[np.bool_], band: int, bands: int) -> NDArray[np.bool_]:
+    return np.delete(mask, band, axis=-3) if mask.ndim > 2 and mask.shape[-3] == bands else mask

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,21 @@ Nodata = tuple[float | None, ...]
 """One value for each band, None for a band without; a single one stands for all bands; empty: nothing is declared."""
 
 
+class Scaling(NamedTuple):
+    """How a file says that its numbers become values: each band times its scale, plus its offset."""
+
+    scales: tuple[float, ...]
+    """One for each band, or one for all."""
+    offsets: tuple[float, ...]
+    of_floats: bool = False
+    """Whether floating point is scaled too (CF), and not integers alone (GDAL)."""
+
+    def __str__(self) -> str:
+        """Return it as reports name it."""
+        pairs = dict.fromkeys(zip(self.scales, self.offsets, strict=True))
+        return "; ".join(f"scale {scale:g}, offset {offset:g}" for scale, offset in pairs)
+
+
 @dataclass(frozen=True)
 class Facts:
     """What a file says of its raster beside the pixels."""
@@ -25,6 +40,15 @@ class Facts:
     """The values for "nothing was measured" that the file declares."""
     rules: tuple[str, ...] = ()
     """Stated rules that changed the item, e.g. "alpha channel dropped"."""
+
+    alpha: int | None = None
+    """The band that is an alpha channel: 0 where nothing was measured."""
+    pages: int = 1
+    """Images of one size in the file, whose bands follow each other."""
+    photometric: str | None = None
+    """The name of what the numbers are where they are no intensities: those of a palette, of inverted grey."""
+    scaling: Scaling | None = None
+    """Set where the numbers in the file are scaled and not yet values."""
 
     def at(self, row: int, column: int) -> Facts:
         """Return the facts of the part that starts at (row, column)."""

@@ -10,35 +10,24 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 import tifffile
-from numpy.typing import NDArray
 
 from gfm_pipeline.errors import ItemError
-from gfm_pipeline.shards.codec import Raster
 from shard_builder.archives import ArchiveReader, MemberRef
 from shard_builder.planned import Window
 from shard_builder.rasters.georeference import Georeference, read_georeference
-from shard_builder.rasters.raster import Facts
+from shard_builder.rasters.raster import Facts, Scaling
+from shard_builder.rasters.tiff_page import RATIO, Part, TiffPage, reason_of
 
-MAX_PIXELS = 2**30
-"""What is decoded at once may have this many pixels at most, of up to four bands. The largest of MillionAID have
-31672 x 31672."""
 MAX_SCENE_PIXELS = 2**36
 """A scene that is read by windows may claim this many."""
-MAX_SEGMENT_BYTES = 2**30
-"""A strip or tile is decoded as a whole, however small a window of it is wanted."""
-KEPT_BYTES = 2**27
-"""Of decoded strips and tiles, so that the next window finds those that it shares with the last one."""
-_RATIO = 4096
-"""More bytes of pixels for each byte of the file are refused as a bomb."""
-_ROWS_BYTES = 2**22
-"""Pixels that lie in one piece are read so many bytes at a time."""
-
-_PHOTOMETRIC = {tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR, tifffile.PHOTOMETRIC.MINISBLACK}
-"""The numbers of the others (a palette, ink, inverted grey) are no intensities of bands."""
+MAX_PAGES = 4096
+"""A file with more images is refused."""
 
 # Without a handler, what tifffile says of damaged tags goes to stderr beside the error that it leads to.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -64,7 +53,7 @@ def read_header(ref: MemberRef, files: ArchiveReader) -> TiffHeader:
     except Exception as error:  # damaged tags raise types of several libraries
         raise ItemError(f"{ref.source_file} is no readable TIFF: {reason_of(error)}") from error
     pixels = header.height * header.width
-    if not 0 < pixels <= MAX_SCENE_PIXELS or bits > 8 * _RATIO * ref.size:
+    if not 0 < pixels <= MAX_SCENE_PIXELS or bits > 8 * RATIO * ref.size:
         raise ItemError(
             f"{ref.source_file} claims {header.height} x {header.width} pixels in {ref.size} bytes: refused as a bomb."
         )
@@ -75,171 +64,86 @@ def _opened(file: IO[bytes], ref: MemberRef) -> Any:
     return tifffile.TiffFile(file, name=ref.member)  # a temporary file has no name that it could take
 
 
-def reason_of(error: Exception) -> str:
-    """Return what an error of a library says, on one line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
 class TiffImage:
-    """The first image of an opened TIFF file of `size` bytes; closes the file when it is closed.
+    """The images of an opened TIFF file of `size` bytes as bands; closes the file when it is closed.
 
-    Raises ItemError for what is no image of bands, and for claims that the file cannot hold.
+    Further images (pages) of the same size and type are further bands; masks and overviews are none. Raises ItemError
+    for what is no image of bands, and for claims that the file cannot hold.
     """
 
     def __init__(self, file: IO[bytes], size: int, ref: MemberRef) -> None:
         self.ref = ref
         self._file = file
-        self._size = size
         try:
             self._tif = _opened(file, ref)
-            self._page: Any = self._tif.pages.first
-            self._check()
-            self.facts = _facts(self._page)
+            first = self._tif.pages.first
+            facts = _facts(first)
+            fill = facts.nodata[0] if facts.nodata else None
+            self._pages = [TiffPage(first, file, size, ref, fill)]
+            self._mask: TiffPage | None = None
+            others = 0
+            for page in _further(self._tif, ref):
+                kind = int(page.subfiletype or 0)
+                size_of = (int(page.imagelength), int(page.imagewidth))
+                if kind & 4 and not kind & 1 and size_of == self._pages[0].shape[1:]:
+                    self._mask = TiffPage(page, file, size, ref, None)
+                elif not kind & 5 and (*size_of, page.dtype) == (*self._pages[0].shape[1:], first.dtype):
+                    self._pages.append(TiffPage(page, file, size, ref, fill))
+                elif not kind & 5:
+                    others += 1
         except Exception as error:  # damaged tags raise types of several libraries
             file.close()
             if isinstance(error, ItemError):
                 raise
             raise ItemError(f"{ref.source_file} cannot be decoded: {reason_of(error)}") from error
-        page = self._page
-        self._planes = page.shape[0] if page.axes == "SYX" else 1
-        self._samples = page.shape[2] if page.axes == "YXS" else 1
-        height, width = (page.shape[page.axes.index(axis)] for axis in "YX")
-        self.shape: tuple[int, int, int] = (self._planes * self._samples, height, width)
-        self.dtype: np.dtype[np.generic] = np.dtype(page.dtype)
-        self._kept: dict[tuple[int, int, int], Raster] = {}
+        rules = (f"{others} further images of other sizes or types in the file: not read",) if others else ()
+        self.facts = replace(facts, rules=facts.rules + rules, pages=len(self._pages))
+        _, height, width = self._pages[0].shape
+        self.shape: tuple[int, int, int] = (sum(page.shape[0] for page in self._pages), height, width)
+        self.dtype = self._pages[0].dtype
 
     @property
     def nbytes(self) -> int:
         """Bytes of all pixels when they are decoded."""
-        return math.prod(self.shape) * self.dtype.itemsize
+        return sum(page.nbytes for page in self._pages)
 
-    def whole(self) -> Raster:
-        """Return all pixels [H,W,C]; raise ItemError for more than may be decoded at once or damaged ones."""
-        page = self._page
-        self._check_pixels(*self.shape)
-        try:
-            image: Raster = page.asarray(maxworkers=1)
-        except Exception as error:  # damaged strips raise types of several libraries
-            raise ItemError(f"{self.ref.source_file} cannot be decoded: {reason_of(error)}") from error
-        if image.shape != page.shape or not image.size:
-            raise ItemError(f"{self.ref.source_file} claims {page.shape} pixels and holds {image.shape}.")
-        if image.ndim == 2:
-            return image[..., None]
-        return image.transpose(1, 2, 0) if page.axes == "SYX" else image  # bands stored one after another
+    def whole(self) -> Part:
+        """Return all pixels; raise ItemError for more than may be decoded at once or damaged ones."""
+        return self._joined([page.whole() for page in self._pages], self._mask.whole() if self._mask else None)
 
-    def read(self, window: Window) -> Raster:
-        """Return the pixels [h,w,C] inside a window of the image; raise ItemError for damaged or too large strips."""
-        row, column, height, width = window
-        self._check_pixels(self.shape[0], height, width)
-        try:
-            image = np.empty((height, width, self.shape[0]), self.dtype)
-            tall, wide = self._segment_size()
-            for plane in range(self._planes):
-                bands = slice(plane, plane + 1) if self._planes > 1 else slice(None)
-                for down in range(row // tall, -(-(row + height) // tall)):
-                    for right in range(column // wide, -(-(column + width) // wide)):
-                        segment = self._segment(plane, down, right)
-                        _paste(segment, (down * tall - row, right * wide - column), image[..., bands])
-        except ItemError:
-            raise
-        except Exception as error:  # damaged strips raise types of several libraries
-            raise ItemError(f"{self.ref.source_file} cannot be decoded: {reason_of(error)}") from error
-        return image
+    def read(self, window: Window) -> Part:
+        """Return the pixels inside a window of the image; raise ItemError for damaged or too large strips."""
+        mask = self._mask.read(window) if self._mask else None
+        return self._joined([page.read(window) for page in self._pages], mask)
 
     def close(self) -> None:
         """Close the file."""
-        self._kept.clear()
+        for page in self._pages:
+            page.close()
         self._tif.close()
         self._file.close()
 
-    def _check(self) -> None:
-        page, where = self._page, self.ref.source_file
-        if page.dtype is None or page.axes not in ("YX", "YXS", "SYX"):
-            raise ItemError(f"{where} has axes {page.axes or 'of no size'}, expected rows, columns, bands.")
-        if math.prod(page.shape) * page.dtype.itemsize > _RATIO * self._size:
-            raise ItemError(f"{where} claims {page.shape} pixels in {self._size} bytes: refused as a bomb.")
-        if page.photometric not in _PHOTOMETRIC:
-            raise ItemError(
-                f"{where} is a TIFF of photometric {page.photometric.name}, expected RGB, YCBCR or MINISBLACK."
-            )
-        if 0 in page.databytecounts:
-            raise ItemError(f"{where} has strips or tiles without data, expected pixels everywhere.")
-
-    def _check_pixels(self, channels: int, height: int, width: int) -> None:
-        if channels * height * width > 4 * MAX_PIXELS:
-            raise ItemError(
-                f"{self.ref.source_file} claims {channels} x {height} x {width} pixels, at most {4 * MAX_PIXELS} are "
-                "decoded at once. Cut it to tiles."
-            )
-
-    def _segment_size(self) -> tuple[int, int]:
-        """Return the rows and columns that are read at once; raise ItemError for a strip or tile beyond the bound."""
-        page, (_, height, width) = self._page, self.shape
-        row_bytes = width * self._samples * self.dtype.itemsize
-        if page.is_final:
-            return min(height, max(1, _ROWS_BYTES // row_bytes)), width
-        tall, wide = (page.tilelength, page.tilewidth) if page.is_tiled else (min(page.rowsperstrip, height), width)
-        size = tall * wide * self._samples * self.dtype.itemsize
-        if not 0 < size <= MAX_SEGMENT_BYTES:
-            raise ItemError(
-                f"{self.ref.source_file} keeps its pixels in strips or tiles of {tall} x {wide} px, {size} bytes; at "
-                f"most {MAX_SEGMENT_BYTES} are decoded at once. Store it in tiles, e.g. gdal_translate -co TILED=YES."
-            )
-        return int(tall), int(wide)
-
-    def _segment(self, plane: int, down: int, right: int) -> Raster:
-        """Return a decoded strip or tile [h,w,samples], cut to the image."""
-        place = plane, down, right
-        found = self._kept.pop(place, None)
-        if found is None:
-            found = self._rows(plane, down) if self._page.is_final else self._decode(plane, down, right)
-            held = sum(segment.nbytes for segment in self._kept.values()) + found.nbytes
-            while self._kept and held > KEPT_BYTES:
-                held -= self._kept.pop(next(iter(self._kept))).nbytes
-        self._kept[place] = found  # last, as the latest in use
-        return found
-
-    def _rows(self, plane: int, down: int) -> Raster:
-        """Return rows of an image that lies in the file as it is."""
-        page, (_, height, width) = self._page, self.shape
-        tall, _ = self._segment_size()
-        rows = min(tall, height - down * tall)
-        row_bytes = width * self._samples * self.dtype.itemsize
-        data = self._bytes(page.dataoffsets[0] + (plane * height + down * tall) * row_bytes, rows * row_bytes)
-        stored = np.frombuffer(data, self.dtype.newbyteorder(page.parent.byteorder))
-        return stored.reshape(rows, width, self._samples)
-
-    def _decode(self, plane: int, down: int, right: int) -> Raster:
-        page, (_, height, width) = self._page, self.shape
-        tall, wide = self._segment_size()
-        across = -(-width // wide)
-        index = (plane * -(-height // tall) + down) * across + right
-        count = page.databytecounts[index]
-        if count > 2 * tall * wide * self._samples * self.dtype.itemsize + 2**20:
-            raise ItemError(f"{self.ref.source_file} claims {count} bytes for a strip or tile of {tall} x {wide} px.")
-        tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader} if page.compression in (6, 7) else {}
-        segment, *_ = page.decode(self._bytes(page.dataoffsets[index], count), index, **tables)
-        rows, columns = min(tall, height - down * tall), min(wide, width - right * wide)
-        found: Raster = segment[0, :rows, :columns]
-        if found.shape != (rows, columns, self._samples):
-            raise ItemError(f"{self.ref.source_file} has a strip or tile of {found.shape}, expected {rows, columns}.")
-        return found
-
-    def _bytes(self, offset: int, count: int) -> bytes:
-        if not 0 <= offset <= offset + count <= self._size:
-            raise ItemError(f"{self.ref.source_file} is cut short: a strip or tile lies beyond its {self._size} bytes.")
-        self._file.seek(offset)
-        return self._file.read(count)
+    def _joined(self, parts: list[Part], mask: Part | None) -> Part:
+        pixels = parts[0].pixels if len(parts) == 1 else np.concatenate([part.pixels for part in parts], axis=2)
+        found = None if mask is None else mask.pixels[..., :1] != 0
+        if any(part.mask is not None for part in parts):
+            own = [np.broadcast_to(True if part.mask is None else part.mask, part.pixels.shape) for part in parts]
+            found = np.concatenate(own, axis=2) & (True if found is None else found)
+        return Part(pixels, None if found is None or found.all() else found)
 
 
-def _paste(segment: Raster, corner: tuple[int, int], image: NDArray[np.generic]) -> None:
-    """Copy the part of `segment` that lies in `image` [h,w,C] when its corner is put at `corner`."""
-    inside, taken = [], []
-    for start, length, room in zip(corner, segment.shape[:2], image.shape[:2], strict=True):
-        begin, end = max(start, 0), min(start + length, room)
-        inside.append(slice(begin, end))
-        taken.append(slice(begin - start, end - start))
-    image[tuple(inside)] = segment[tuple(taken)]
+def _further(tif: Any, ref: MemberRef) -> Iterator[Any]:
+    """Yield all pages but the first; raise ItemError for too many of them."""
+    index = 1
+    while True:
+        try:
+            page = tif.pages[index]
+        except IndexError:
+            return
+        if index >= MAX_PAGES:
+            raise ItemError(f"{ref.source_file} has more than {MAX_PAGES} images, expected the bands of one.")
+        yield page
+        index += 1
 
 
 def _facts(page: Any) -> Facts:
@@ -247,13 +151,45 @@ def _facts(page: Any) -> Facts:
     text = str(tag.value).strip("\0 ") if tag is not None else None
     value = None if text is None else parse_nodata(text)
     unusable = text is not None and value is None
+    name = page.photometric.name
     return Facts(
         read_georeference(page),
         () if value is None else (value,),
         (f"nodata {text[:40]!r} is no number: not used",) if text is not None and unusable else (),
+        alpha=_alpha(page),
+        photometric=name if name in ("PALETTE", "MINISWHITE", "MASK") else None,
+        scaling=_scaling(page),
     )
 
 
+def _alpha(page: Any) -> int | None:
+    """Return which band is an alpha channel, or None."""
+    extra = [int(kind) for kind in page.extrasamples]
+    found = next((i for i, kind in enumerate(extra) if kind in (1, 2)), None)
+    return None if found is None else int(page.samplesperpixel) - len(extra) + found
+
+
+def _scaling(page: Any) -> Scaling | None:
+    """Return GDAL's scale and offset of each band, or None where there are none."""
+    tag = page.tags.get("GDAL_METADATA")
+    if tag is None:
+        return None
+    found: dict[str, dict[int, float]] = {"scale": {}, "offset": {}}
+    for attributes, text in _ITEM.findall(str(tag.value)):
+        said = dict(_ATTRIBUTE.findall(attributes))
+        role, sample = said.get("role", ""), said.get("sample", "0")
+        value = parse_nodata(text.strip())
+        if role in found and sample.isdecimal() and value is not None:
+            found[role][int(sample)] = value
+    bands = range(int(page.samplesperpixel))
+    scales = tuple(found["scale"].get(band, 1.0) for band in bands)
+    offsets = tuple(found["offset"].get(band, 0.0) for band in bands)
+    plain = all(scale == 1 for scale in scales) and not any(offsets)
+    return None if plain else Scaling(scales, offsets)
+
+
+_ITEM = re.compile(r"<Item\s([^>]*)>([^<]*)</Item>")
+_ATTRIBUTE = re.compile(r"""(\w+)\s*=\s*["']([^"']*)["']""")
 _NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _NO_NUMBER = re.compile(r"[+-]?(nan|1\.#(qnan|snan|ind)\d*)(\(.*\))?", re.IGNORECASE)
 _INFINITE = re.compile(r"[+-]?(inf|infinity|1\.#inf)", re.IGNORECASE)
@@ -264,6 +200,7 @@ def parse_nodata(text: str) -> float | None:
 
     It may be written as C libraries write what is no number or infinite, and with a comma.
     """
+    text = text.strip()
     if _NO_NUMBER.fullmatch(text):
         return math.nan
     if _INFINITE.fullmatch(text):

@@ -15,7 +15,7 @@ from shard_builder.archives import ArchiveReader, MemberRef
 from shard_builder.planned import Window
 from shard_builder.rasters.georeference import Georeference
 from shard_builder.rasters.raster import Decoded, Facts
-from shard_builder.rasters.tiff import MAX_PIXELS
+from shard_builder.rasters.tiff_page import MAX_PIXELS
 from shard_builder.sources.shared.cf import declared_nodata, grid_of, read_dates, unsigned
 from shard_builder.sources.shared.npy import native
 from shard_builder.sources.shared.sensor import OwnSensor

@@ -70,6 +70,55 @@ def test_the_sensors_own_value_with_fewer_digits_than_the_pixels() -> None:
     assert found.raster[0, 0, 0] == np.float32(-3.40282e38)
 
 
-def test_a_nodata_value_that_the_type_cannot_have_is_refused() -> None:
-    with pytest.raises(ItemError, match=r"k1.tif has uint8 pixels, which cannot be -9999. Set sensors.x.nodata"):
-        prepared(np.zeros((1, 2, 2), np.uint8), nodata=-9999)
+def test_a_nodata_value_that_the_type_cannot_have_is_reported() -> None:
+    found = prepared(np.zeros((1, 2, 2), np.uint8), mask=np.eye(2, dtype=bool), nodata=-9999)
+    assert found.measured is None
+    assert found.rules == (
+        "x: the sensor's nodata -9999 is no uint8: not used",
+        "x: file carries a mask, sensor has no nodata: taken as data",
+    )
+
+
+CLASSES = np.array([[[0, 1], [2, 200]]])
+
+
+@pytest.mark.parametrize("kept", ["int8", "int64", "uint64", "float16", "float32", "float64", "int16", "uint32"])
+def test_class_numbers_of_any_type_are_kept(kept: str) -> None:
+    classes = CLASSES % 100
+    found = prepared(classes.astype(kept), kind="labels", units="class", dtype="uint8")
+    np.testing.assert_array_equal(found.raster, classes)
+    assert found.raster.dtype == np.uint8
+    assert found.rules == (f"x: {kept} stored as uint8, every number kept",)
+
+
+def test_one_bit_becomes_numbers() -> None:
+    found = prepared(CLASSES > 1, kind="labels", units="class", dtype="uint8")
+    assert found.raster.tolist() == [[[0, 0], [1, 1]]]
+
+
+@pytest.mark.parametrize(
+    ("raster", "dtype"),
+    [
+        (np.array([[[-1, 3]]], np.int64), "uint8"),
+        (np.array([[[256, 3]]], np.int64), "uint8"),
+        (np.array([[[2**64 - 1, 3]]], np.uint64), "int32"),
+        (np.array([[[2**24 + 1, 3]]], np.int64), "float32"),
+        (np.array([[[0.5, 3]]], np.float32), "uint8"),
+        (np.array([[[np.nan, 3]]], np.float32), "uint8"),
+        (np.array([[[np.inf, 3]]], np.float32), "int32"),
+    ],
+)
+def test_numbers_that_would_be_others_are_refused(raster: np.ndarray[Any, Any], dtype: str) -> None:
+    with pytest.raises(ItemError, match=rf"{raster.dtype} pixels in k1.tif, of which .* none in {dtype}"):
+        prepared(raster, kind="labels", units="class", dtype=dtype)
+
+
+def test_nan_of_a_class_map_is_its_nodata() -> None:
+    found = prepared(np.array([[[np.nan, 3]]], np.float32), kind="labels", units="class", dtype="uint8", nodata=255)
+    assert found.raster.tolist() == [[[255, 3]]]
+    assert found.nodata_share == 0.5
+
+
+def test_images_keep_the_type_that_is_declared() -> None:
+    with pytest.raises(ItemError, match=r"x has int16 pixels in k1.tif, the sensor declares uint16"):
+        prepared(np.zeros((1, 2, 2), np.int16), dtype="uint16")

@@ -15,7 +15,7 @@ from gfm_pipeline.errors import ItemError
 from gfm_pipeline.sensors import SensorSpec
 from shard_builder.archives import MemberRef
 from shard_builder.planned import PlannedRaster
-from shard_builder.rasters import images, tiff
+from shard_builder.rasters import images, tiff_page
 from shard_builder.rasters.images import load_rgb, load_tiff, read_size
 from shard_builder.rasters.tiff import TiffImage, read_header
 from tests.make import archives
@@ -54,19 +54,19 @@ KINDS: dict[str, bytes] = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("kept", [0, 2**27])
 def test_windows_hold_the_pixels_of_the_whole(kind: str, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiff, "KEPT_BYTES", kept)
-    monkeypatch.setattr(tiff, "_ROWS_BYTES", 3000)
+    monkeypatch.setattr(tiff_page, "KEPT_BYTES", kept)
+    monkeypatch.setattr(tiff_page, "_ROWS_BYTES", 3000)
     data = KINDS[kind]
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         raw = file.asarray()
     image = TiffImage(io.BytesIO(data), len(data), REF)
-    whole = image.whole()
+    whole = image.whole().pixels
     last = raw[..., None] if raw.ndim == 2 else raw.transpose(1, 2, 0) if "planes" in kind else raw
     np.testing.assert_array_equal(whole, last)
     assert image.shape == (whole.shape[2], 150, 210)
     for window in WINDOWS:
         row, column, height, width = window
-        found = image.read(window)
+        found = image.read(window).pixels
         assert found.dtype == whole.dtype
         np.testing.assert_array_equal(found, whole[row : row + height, column : column + width], err_msg=str(window))
 
@@ -175,8 +175,8 @@ def read_all(data: bytes) -> None:
 
 
 def test_one_strip_beyond_the_bound_is_named_and_raw_pixels_need_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiff, "MAX_SEGMENT_BYTES", 2**14)
+    monkeypatch.setattr(tiff_page, "MAX_SEGMENT_BYTES", 2**14)
     with pytest.raises(ItemError, match=r"strips or tiles of 150 x 210 px, 94500 bytes; .*-co TILED=YES"):
         TiffImage(io.BytesIO(KINDS["one zstd strip"]), 2**20, REF).read((0, 0, 8, 8))
-    found = TiffImage(io.BytesIO(KINDS["one strip"]), len(KINDS["one strip"]), REF).read((140, 200, 10, 10))
+    found = TiffImage(io.BytesIO(KINDS["one strip"]), len(KINDS["one strip"]), REF).read((140, 200, 10, 10)).pixels
     np.testing.assert_array_equal(found, SMOOTH[140:, 200:])
