@@ -22,6 +22,12 @@ class StreamBatch:
     """[B] how often the stream had been gone through before."""
     skipped: tuple[int, ...] = ()
     """Rows that hold no sample: its bytes were damaged and the policy is to skip. Nothing of them is hidden."""
+    valid: dict[str, torch.Tensor] = field(default_factory=dict)
+    """By sensor, bool shaped like its images: true where a pixel was measured. It has only the sensors of which a
+    pixel of this sub-batch was not measured; of all others every pixel was, but for skipped rows and padding, which
+    `skipped` and `times` tell and which are false where the sensor is here. A pixel that was not measured is 0, the
+    mean, in `images`. A resized pixel counts as measured where at least half of its weight fell on measured ones, and
+    is their mean alone."""
 
     times: dict[str, torch.Tensor] = field(default_factory=dict)
     """By sensor with a time axis, bool [B,T]: true where there is a date, false in the padding of short series."""
@@ -48,6 +54,7 @@ class StreamBatch:
             self,
             images=changed(self.images),
             masks=changed(self.masks),
+            valid=changed(self.valid),
             times=changed(self.times),
             days=changed(self.days),
             bounds=None if self.bounds is None else change(self.bounds),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -10,6 +11,8 @@ from pydantic import Field, field_validator, model_validator
 from gfm_pipeline.config import StrictModel
 from gfm_pipeline.storage import CacheConfig, StorageConfig
 
+_STREAM_NAME = re.compile(r"\w[\w .-]{0,63}")
+"""It becomes a part of file names, of metrics' names and of the optimiser's groups."""
 _DATE = r"\d{4}(-\d\d(-\d\d)?)?"
 
 
@@ -132,7 +135,7 @@ class DataConfig(StrictModel):
     cache: CacheConfig | None = None
     """A local folder that keeps what was read of remote collections; None keeps nothing."""
     streams: dict[str, StreamConfig] = Field(min_length=1)
-    """The mixture by stream name."""
+    """The mixture by stream name: letters, digits, _ and, but for the first character, - . and spaces."""
     batches: Literal["heterogeneous", "homogeneous"] = "heterogeneous"
     """heterogeneous: every optimizer step takes one sub-batch of each stream. homogeneous: all of a step comes from one
     stream, drawn in proportion to the sizes of the streams; the baseline of the paper's ablation."""
@@ -184,6 +187,22 @@ class DataConfig(StrictModel):
     """Read local collections through memory maps, the faster way. false: by reads, whose errors can be named; for
     network file systems that lose connections, where an error of a map ends the process."""
 
+    @field_validator("streams")
+    @classmethod
+    def _names_can_stand_anywhere(cls, streams: dict[str, StreamConfig]) -> dict[str, StreamConfig]:
+        shown: dict[str, str] = {}  # by the name under which TensorBoard and files show a stream
+        for name in streams:
+            if not _STREAM_NAME.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} cannot be a stream's name: found {_odd_character(name)}, expected up to 64 letters, "
+                    "digits, _ and, but for the first, - . and spaces; e.g. "
+                    f"{re.sub(r'[^0-9A-Za-z_]+', '_', name)[:64].strip('_') or 'stream'!r}"
+                )
+            other = shown.setdefault(name.replace(" ", "_"), name)
+            if other != name:
+                raise ValueError(f"{other!r} and {name!r} look the same in metrics and file names: rename one of them")
+        return streams
+
     @property
     def least_images(self) -> int:
         """Images of the smallest forward pass, but for what no whole sample fills."""
@@ -204,3 +223,11 @@ class DataConfig(StrictModel):
         if self.batches == "homogeneous" and self.steps_per_epoch == "shortest":
             raise ValueError("steps_per_epoch cannot be shortest with homogeneous batches: all streams end together")
         return self
+
+
+def _odd_character(name: str) -> str:
+    """Return what keeps `name` from being a stream's."""
+    odd = re.search(r"[^\w .-]", name)
+    if odd:
+        return repr(odd[0])
+    return f"{len(name)} characters" if not name or len(name) > 64 else f"{name[0]!r} at its beginning"

@@ -3,11 +3,16 @@
 Every random choice is named by (seed, stream, pass, sample, purpose), so a sample of a pass looks the same in any
 rank, thread and batch position, and after any resume. Pixels are touched as few times as possible: a crop that needs
 no resizing goes from the decoded raster to its row in one pass, normalised on the way.
+
+A pixel that was not measured becomes 0, the mean of its band, and the batch says where that was (`StreamBatch.valid`).
+Resizing takes no part of it into its neighbours: a resized pixel is the mean of the measured ones under it, and counts
+as measured where at least half of its weight fell on those.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +29,7 @@ from gfm_pipeline.data.masking import draw_mask, mask_grid
 from gfm_pipeline.data.mixture import Mixture, Stream
 from gfm_pipeline.data.plan import Pick
 from gfm_pipeline.data.reader import SamplePixels
-from gfm_pipeline.data.resize import resize_into
+from gfm_pipeline.data.resize import resize_into, resize_missing
 from gfm_pipeline.data.scratch import Scratch
 from gfm_pipeline.data.seeding import stable_id
 from gfm_pipeline.data.stages import Stopwatch
@@ -33,6 +38,8 @@ from gfm_pipeline.sensors.missing import unmeasured
 from gfm_pipeline.shards.codec import Raster
 
 _CROP = stable_id("crop")
+_MOST_MISSING = 0.5 + 1e-6
+"""Share of a resized pixel's weight that missing ones may have: a half, but for the rounding of weights."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,12 @@ class Rows:
     times: dict[str, torch.Tensor]
     days: dict[str, torch.Tensor]
     bounds: torch.Tensor | None
+    take: Callable[[tuple[int, ...], type], torch.Tensor]
+    """Gives memory for `valid`, which most sub-batches do without."""
     skipped: list[int] = field(default_factory=list)
+    valid: dict[str, torch.Tensor] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Threads fill different rows; the first that finds a pixel missing makes the sensor's entry in `valid`."""
     pixels: dict[str, NDArray[Any]] = field(init=False)
     """The memory of `images`."""
     hidden: dict[str, NDArray[np.bool_]] = field(init=False)
@@ -64,12 +76,31 @@ class Rows:
             self.bounds[row] = torch.nan
         self.skipped.append(row)
 
+    def validity(self, sensor: str) -> NDArray[np.bool_]:
+        """Return the memory of the sensor's entry in `valid`, in which every pixel begins as measured."""
+        with self.lock:
+            if sensor not in self.valid:
+                self.valid[sensor] = self.take(tuple(self.images[sensor].shape), np.bool_).fill_(True)
+            return self.valid[sensor].numpy()
+
     def finished(self, keys: Sequence[str], picks: Sequence[Pick]) -> StreamBatch:
         """Return the filled sub-batch."""
         passes = tuple(pick.window.pass_index for pick in picks)
         skipped = tuple(sorted(self.skipped))
+        for sensor, valid in self.valid.items():
+            valid[list(skipped)] = False
+            if sensor in self.times:
+                valid[~self.times[sensor]] = False
         return StreamBatch(
-            self.images, self.masks, tuple(keys), passes, skipped, times=self.times, days=self.days, bounds=self.bounds
+            self.images,
+            self.masks,
+            tuple(keys),
+            passes,
+            skipped,
+            {sensor: self.valid[sensor] for sensor in self.images if sensor in self.valid},
+            times=self.times,
+            days=self.days,
+            bounds=self.bounds,
         )
 
 
@@ -110,6 +141,7 @@ class Preparer:
             times={sensor: take((count, number), np.bool_) for sensor, number in frames.items() if number > 1},
             days={sensor: take((count, number), np.int64) for sensor, number in dated.items()},
             bounds=take((count, 4), np.float64) if "footprint" in self._carry else None,
+            take=take,
         )
 
     def draw(self, rows: Rows, row: int, pick: Pick) -> NDArray[np.float64]:
@@ -136,7 +168,10 @@ class Preparer:
             out = rows.pixels[sensor][row] if sensor in rows.times else rows.pixels[sensor][row, None]
             down, across = crop.box(*series.shape[-2:])
             for place, frame in enumerate(frames):
-                self._write(sensor, series[frame][:, down, across], crop.flip, out[place], watch)
+                gaps = self._write(sensor, series[frame][:, down, across], crop.flip, out[place], watch)
+                if gaps is not None:
+                    valid = rows.validity(sensor)[row]
+                    np.logical_not(gaps, out=valid[place] if sensor in rows.times else valid)
             out[len(frames) :] = 0
             if sensor in rows.times:
                 rows.times[sensor].numpy()[row] = np.arange(len(out)) < len(frames)
@@ -156,39 +191,62 @@ class Preparer:
             return np.zeros(1, dtype=np.int64)  # the reader has refused several
         return draw_frames(self._time[sensor], available, *name, self._frames_name[sensor])
 
-    def _write(self, sensor: str, part: Raster, flip: bool, out: NDArray[Any], watch: Stopwatch) -> None:
-        """Bring the crop `part` [C,h,w] to `out` [C,px,px]."""
+    def _write(
+        self, sensor: str, part: Raster, flip: bool, out: NDArray[Any], watch: Stopwatch
+    ) -> NDArray[np.bool_] | None:
+        """Bring the crop `part` [C,h,w] to `out` [C,px,px]; return where that was not measured, None for nowhere."""
         exact = part.shape[1:] == out.shape[1:]
-        seen = part[:, :, ::-1] if flip else part
-        if self._stored:
-            if not exact:
-                raise ShardError(
-                    f"a crop of {sensor} has {part.shape[1]} x {part.shape[2]} pixels, data.image_px is "
-                    f"{self._image_px}, and data.pixels is stored: nothing can be resized. Set data.augment.kind to "
-                    "crop and put sensors of other resolutions in other streams, or set data.pixels to normalised."
-                )
-            watch.lap("augment")
-            out[...] = seen
-            watch.lap("collate")
-            return
-        mean, std = self._statistics[sensor]  # [C,1,1] each
         missing = unmeasured(part, self._specs[sensor].nodata)
-        if exact:
-            watch.lap("augment")
-            np.subtract(seen, mean, out=out, dtype=np.float32, casting="unsafe")
-            np.divide(out, std, out=out)
-            if missing is not None:
-                out[missing[:, :, ::-1] if flip else missing] = 0
+        if self._stored and not exact:
+            raise ShardError(
+                f"a crop of {sensor} has {part.shape[1]} x {part.shape[2]} pixels, data.image_px is "
+                f"{self._image_px}, and data.pixels is stored: nothing can be resized. Set data.augment.kind to "
+                "crop and put sensors of other resolutions in other streams, or set data.pixels to normalised."
+            )
+        if not exact:
+            return self._resize(sensor, part, missing, flip, out, watch)
+        gaps = missing[:, :, ::-1] if missing is not None and flip else missing
+        watch.lap("augment")
+        if self._stored:
+            out[...] = part[:, :, ::-1] if flip else part
         else:
-            image = self._scratch.floats("image", part.shape)
-            np.copyto(image, part, casting="unsafe")  # before resizing, so that integers are not rounded
-            if missing is not None:
-                np.copyto(image, mean, where=missing)
-            resize_into(out, image, flip, self._scratch)
-            watch.lap("augment")
-            np.subtract(out, mean, out=out)
+            mean, std = self._statistics[sensor]  # [C,1,1] each
+            np.subtract(part[:, :, ::-1] if flip else part, mean, out=out, dtype=np.float32, casting="unsafe")
             np.divide(out, std, out=out)
+            if gaps is not None:
+                out[gaps] = 0
         watch.lap("collate")
+        return gaps
+
+    def _resize(
+        self,
+        sensor: str,
+        part: Raster,
+        missing: NDArray[np.bool_] | None,
+        flip: bool,
+        out: NDArray[np.float32],
+        watch: Stopwatch,
+    ) -> NDArray[np.bool_] | None:
+        """As `_write`, in another size; of `part` the pixels that are `missing` take no part in any other."""
+        mean, std = self._statistics[sensor]
+        image = self._scratch.floats("image", part.shape)
+        np.copyto(image, part, casting="unsafe")  # before resizing, so that integers are not rounded
+        if missing is not None:
+            np.copyto(image, mean, where=missing)
+        resize_into(out, image, flip, self._scratch)
+        watch.lap("augment")
+        np.subtract(out, mean, out=out)
+        gaps = None
+        if missing is not None:
+            # What lies on missing pixels is the mean, 0 by now: the rest of the weight is scaled up to all of it.
+            share = resize_missing(missing, self._image_px, flip, self._scratch)
+            gaps = np.broadcast_to(share > _MOST_MISSING, out.shape)
+            np.divide(out, 1 - np.minimum(share, _MOST_MISSING), out=out)
+        np.divide(out, std, out=out)
+        if gaps is not None:
+            out[gaps] = 0
+        watch.lap("collate")
+        return gaps if gaps is not None and gaps.any() else None
 
 
 def _days(sample: SamplePixels, sensor: str, available: int, frames: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -70,3 +70,16 @@ def resize_into(out: Image, image: Image, mirror: bool, scratch: Scratch) -> Non
         for top in range(0, out.shape[1], span):
             part = slice(top, min(top + span, out.shape[1]))
             np.matmul(between[:, part, taps.low : taps.high], taps.weights.T, out=out[:, part, taps.first : taps.last])
+
+
+def resize_missing(missing: NDArray[np.bool_], side: int, mirror: bool, scratch: Scratch) -> Image:
+    """Return the share of each resized pixel's weight that falls on `missing` [C,H,W]: [C,side,side], in `scratch`.
+
+    [1,side,side] where all bands are missing together. It is exactly 0 where no missing pixel has a weight.
+    """
+    once = missing[:1] if (missing == missing[:1]).all() else missing
+    source = scratch.floats("missing", once.shape)
+    np.copyto(source, once)
+    share = scratch.floats("missing share", (len(once), side, side))
+    resize_into(share, source, mirror, scratch)
+    return share

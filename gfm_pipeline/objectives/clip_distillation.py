@@ -37,6 +37,6 @@ class ClipDistillation(Distillation):
     Config: ClassVar[type[ObjectiveConfig]] = ClipDistillationConfig
     config: ClipDistillationConfig
 
-    def knowledge(self, colours_B3HW: Tensor) -> Tensor:
-        """Return CLIP's embedding [B,D]."""
+    def knowledge(self, colours_B3HW: Tensor, visible_B1HW: Tensor | None = None) -> Tensor:
+        """Return CLIP's embedding [B,D], which is one of the whole image."""
         return self.teaching.teacher.embedding(colours_B3HW)

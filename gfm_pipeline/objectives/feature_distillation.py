@@ -18,7 +18,7 @@ from pydantic import Field
 
 from gfm_pipeline.objectives.distillation import Distillation, DistillationConfig
 from gfm_pipeline.objectives.objective import OBJECTIVES, ObjectiveConfig
-from gfm_pipeline.objectives.teaching import TeacherConfig
+from gfm_pipeline.objectives.teaching import TeacherConfig, mean_of_cells
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +43,6 @@ class FeatureDistillation(Distillation):
     Config: ClassVar[type[ObjectiveConfig]] = FeatureDistillationConfig
     config: FeatureDistillationConfig
 
-    def knowledge(self, colours_B3HW: Tensor) -> Tensor:
-        """Return the teacher's features [B,D] of a stage, averaged over the image."""
-        return self.teaching.teacher.stage(colours_B3HW, self.config.stage).mean((1, 2))
+    def knowledge(self, colours_B3HW: Tensor, visible_B1HW: Tensor | None = None) -> Tensor:
+        """Return the teacher's features [B,D] of a stage, averaged over what is visible of the image."""
+        return mean_of_cells(self.teaching.teacher.stage(colours_B3HW, self.config.stage), visible_B1HW)

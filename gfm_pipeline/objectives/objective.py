@@ -38,13 +38,17 @@ class ObjectiveConfig(StrictModel):
     weight: float = Field(default=1.0, gt=0)
     """Factor of the objective's losses in the sum over all objectives."""
 
+    def check_image(self, image_px: int) -> None:
+        """Raise ValueError, naming the option, when the objective cannot work on images of `image_px`."""
+
 
 @dataclass
 class Losses:
     """What an objective says of one heterogeneous batch; all tensors are scalars."""
 
     streams: dict[str, Tensor]
-    """Per stream, the mean over its images. The trainer weighs and adds them."""
+    """Per stream, the mean over its images; of an image that was measured in part, over that part. The trainer weighs
+    and adds them."""
     parts: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     """Per stream, named components for the log, e.g. "s1->s2"; no two objectives may use one name."""
 
@@ -109,6 +113,12 @@ def check_objectives(sections: dict[str, dict[str, Any]]) -> dict[str, dict[str,
         name: parse_config(options, OBJECTIVES.get(name).Config, f"objectives.{name}").model_dump(mode="json")
         for name, options in sections.items()
     }
+
+
+def check_images(sections: dict[str, dict[str, Any]], image_px: int) -> None:
+    """Raise ValueError for an objective that cannot work on images of `image_px`."""
+    for name, options in sections.items():
+        parse_config(options, OBJECTIVES.get(name).Config, f"objectives.{name}").check_image(image_px)
 
 
 def build_objectives(

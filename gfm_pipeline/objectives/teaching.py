@@ -132,6 +132,10 @@ class Teaching:
                     found.append(Lesson(stream, sensor, coloured[0]))
         return found
 
+    def bands(self, sensor: str) -> list[int]:
+        """Return the positions of the bands of `sensor` that are red, green and blue."""
+        return self._views[sensor][0]
+
     def colours(self, sensor: str, image_BCHW: Tensor) -> Tensor:
         """Return the normalised image of a sensor as red, green and blue [B,3,H,W] from 0 to 1."""
         indices, scale, offset = self._views[sensor]
@@ -150,6 +154,35 @@ def images_of(batch: HeterogeneousBatch, lessons: Sequence[Lesson], masked: bool
         )
         for lesson in lessons
     ]
+
+
+def visible_to(part: StreamBatch, lesson: Lesson, bands: Sequence[int]) -> Tensor | None:
+    """Return where student and teacher both see something measured, bool [B,1,H,W]; None for everywhere.
+
+    The student's image counts where any of its bands was measured, the teacher's where all of its colours were.
+    """
+    learnt, shown = part.valid.get(lesson.student), part.valid.get(lesson.colours)
+    found = None if learnt is None else learnt.any(1, keepdim=True)
+    if shown is not None:
+        coloured = shown[:, list(bands)].all(1, keepdim=True)
+        found = coloured if found is None else found & coloured
+    return found
+
+
+def cells_with(visible_B1HW: Tensor, grid: Sequence[int]) -> Tensor:
+    """Return which cells of a grid (rows, columns) hold a visible pixel, as 0 and 1 [B,1,rows,columns]."""
+    from torch.nn import functional as F
+
+    return (F.adaptive_avg_pool2d(visible_B1HW.float(), (grid[0], grid[1])) > 0).float()
+
+
+def mean_of_cells(features_BijD: Tensor, visible_B1HW: Tensor | None) -> Tensor:
+    """Return the mean [B,D] over the cells that hold a visible pixel, over all when None; 0 for an image of none."""
+    if visible_B1HW is None:
+        return features_BijD.mean((1, 2))
+    weight_Bij1 = cells_with(visible_B1HW, features_BijD.shape[1:3])[:, 0, :, :, None]
+    total_BD = (features_BijD * weight_Bij1).sum((1, 2))
+    return total_BD / weight_Bij1.sum((1, 2)).clamp(min=1)
 
 
 def taught_rows(part: StreamBatch) -> Tensor:

@@ -20,7 +20,6 @@ from gfm_pipeline.train.engine import TrainingModule, place_experts, start_engin
 from gfm_pipeline.train.load import latest_name
 from gfm_pipeline.train.optim import (
     StreamRate,
-    check_stream_names,
     count_parameters,
     effective_rates,
     parameter_groups,
@@ -68,7 +67,6 @@ it again for the steps that it takes again; rows it has written for them to `run
 def assemble(config: TrainConfig, world: World, run_dir: Path, mixture: Mixture | None = None) -> Run:
     """Return the parts of a run, freshly initialised, on `mixture` or the configured one. Every rank must call it."""
     mixture = mixture or open_mixture(config.data)
-    check_stream_names(list(mixture.streams))
     rates = effective_rates(
         {name: (s.sensors, config.data.streams[name].lr, s.sub_batch) for name, s in mixture.streams.items()},
         config.data.lanes,

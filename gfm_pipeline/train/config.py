@@ -12,8 +12,11 @@ from gfm_pipeline.data.config import DataConfig
 from gfm_pipeline.errors import ConfigError
 from gfm_pipeline.evaluate.config import EvaluateConfig
 from gfm_pipeline.models.config import ModelConfig
-from gfm_pipeline.objectives.objective import check_objectives
+from gfm_pipeline.objectives.objective import check_images, check_objectives
 from gfm_pipeline.train.trackers.tracker import check_trackers
+
+SHARED_GROUPS = ("encoder", "experts", "objectives")
+"""Parameter groups of the optimiser that belong to no stream."""
 
 
 class OptimConfig(StrictModel):
@@ -184,6 +187,20 @@ class TrainConfig(StrictModel):
                     "evaluate.reconstruct needs decoders that answer in pixels: the objective cross_sensor_mim, with "
                     "normalise_target_px null. Leave evaluate.reconstruct out, or change objectives"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _streams_are_no_groups(self) -> TrainConfig:
+        for name in self.data.streams:
+            if name in SHARED_GROUPS:
+                raise ValueError(
+                    f"data.streams.{name}: '{name}' is the name of a parameter group; call the stream else"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _objectives_fit_the_images(self) -> TrainConfig:
+        check_images(self.objectives, self.data.image_px)
         return self
 
     @model_validator(mode="after")

@@ -23,6 +23,7 @@ from gfm_pipeline.train.comm import World
 from gfm_pipeline.train.config import EngineConfig, OptimConfig
 from gfm_pipeline.train.gate import GatedAdamW, UpdateGate, gate_zero
 from gfm_pipeline.train.moments import start_moments
+from gfm_pipeline.train.step import LossName
 
 
 class TrainingModule(nn.Module):
@@ -43,11 +44,11 @@ class TrainingModule(nn.Module):
         self._weights = weights
         self._aux_weight = aux_weight
 
-    def forward(self, batch: HeterogeneousBatch, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the scalar to minimise and detached scalars by name ("stream/<s>", "part/<s>/<name>", "aux")."""
+    def forward(self, batch: HeterogeneousBatch, rng: torch.Generator) -> tuple[Tensor, dict[LossName, Tensor]]:
+        """Return the scalar to minimise and detached scalars: of streams, of their parts, and of the experts' load."""
         device = next(self.model.parameters()).device
         total = torch.zeros((), device=device)
-        named: dict[str, Tensor] = {}
+        named: dict[LossName, Tensor] = {}
         view = StepView(self.model)
         for objective in self._objectives.values():
             # Autocast rather than bf16 weights: timm's SwinV2 mixes fp32 position biases into its attention.
@@ -56,14 +57,14 @@ class TrainingModule(nn.Module):
             for stream, loss in losses.streams.items():
                 weighted = objective.config.weight * loss
                 total = total + self._weights[stream] * weighted
-                key = f"stream/{stream}"
+                key = LossName("stream", stream)
                 named[key] = named[key] + weighted.detach() if key in named else weighted.detach()
             for stream, parts in losses.parts.items():
-                named |= {f"part/{stream}/{name}": value.detach() for name, value in parts.items()}
+                named |= {LossName("part", stream, name): value.detach() for name, value in parts.items()}
         if view.aux_losses:
             aux_loss = torch.stack(view.aux_losses).mean()
             total = total + self._aux_weight * aux_loss
-            named["aux"] = aux_loss.detach()
+            named[LossName("aux")] = aux_loss.detach()
         total = total + view.nothing_from_the_rest()
         return total, named
 

@@ -78,7 +78,7 @@ class Health:
 
     def _explain(self, result: StepResult) -> str:
         if not math.isfinite(self._loss):
-            own = sorted(name for name, value in result.losses.items() if not math.isfinite(float(value)))
+            own = sorted(str(name) for name, value in result.losses.items() if not math.isfinite(float(value)))
             return f"the loss is {self._loss}; not finite on this rank: {', '.join(own) or 'nothing'}"
         if self._loss > self._limit(self._losses, self._config.loss_factor):
             return f"the loss {self._loss:.4g} is a spike, the median was {statistics.median(self._losses):.4g}"

@@ -14,14 +14,11 @@ from typing import Any
 
 from torch import nn
 
-from gfm_pipeline.errors import ConfigError
 from gfm_pipeline.models.moe import canonical_name, is_expert_name
 from gfm_pipeline.models.msgfm import MsGFM
-from gfm_pipeline.train.config import OptimConfig
+from gfm_pipeline.train.config import SHARED_GROUPS, OptimConfig
 
-TRUNK = "encoder"
-EXPERTS = "experts"
-OBJECTIVES = "objectives"
+TRUNK, EXPERTS, OBJECTIVES = SHARED_GROUPS
 
 
 @dataclass(frozen=True)
@@ -103,13 +100,6 @@ def _owner(canonical: str, owners: Mapping[str, str]) -> str:
     if room == OBJECTIVES:
         return OBJECTIVES
     return EXPERTS if is_expert_name(canonical) else TRUNK
-
-
-def check_stream_names(streams: Sequence[str]) -> None:
-    """Raise ConfigError for a stream called like one of the shared parameter groups."""
-    for name in streams:
-        if name in (TRUNK, EXPERTS, OBJECTIVES):
-            raise ConfigError(f"data.streams.{name}: '{name}' is the name of a parameter group; call the stream else.")
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,12 +16,29 @@ from gfm_pipeline.models.seeding import mix_seed
 from gfm_pipeline.train.comm import World
 
 
+class LossName(NamedTuple):
+    """What a logged loss is of; names of streams and parts may hold any character."""
+
+    kind: Literal["total", "aux", "stream", "part"]
+    stream: str = ""
+    """Of the kinds stream and part."""
+    part: str = ""
+    """What the objective calls it."""
+
+    def __str__(self) -> str:
+        """Return the name as people read it; what it consists of is not to be had from this."""
+        return "/".join(word for word in self if word)
+
+
+TOTAL = LossName("total")
+
+
 @dataclass(frozen=True)
 class StepResult:
     """What happened in a step, as means over the lanes of this rank."""
 
-    losses: dict[str, Tensor]
-    """"total", "aux", "stream/<s>", "part/<s>/<name>"; scalars on the device."""
+    losses: dict[LossName, Tensor]
+    """Scalars on the device."""
     counts: dict[str, Tensor]
     """Per expert layer [sensors, E + 1]: a sensor's tokens that chose each expert, then those dropped; summed over
     lanes."""
@@ -54,7 +71,7 @@ def train_step(
     Every random draw of a pass comes from a generator seeded by (seed, step, lane), so a step depends neither on
     how many ranks share the lanes nor on what ran before: resuming needs no generator state.
     """
-    losses: dict[str, Tensor] = {}
+    losses: dict[LossName, Tensor] = {}
     model.take_tallies()
     num_images = num_skipped = 0
     for index, lane in enumerate(lanes):
@@ -64,11 +81,11 @@ def train_step(
         batch = lane.to(world.device)
         total, named = engine(batch, rng)
         engine.backward(total)
-        for name, value in {"total": total.detach(), **named}.items():
+        for name, value in {TOTAL: total.detach(), **named}.items():
             share = value.float() / len(lanes)
             losses[name] = losses[name] + share if name in losses else share
         if index == len(lanes) - 1:
-            engine.update_gate.open_for(judge(float(losses["total"])) if judge else math.inf)
+            engine.update_gate.open_for(judge(float(losses[TOTAL])) if judge else math.inf)
         engine.step()
         num_skipped += sum(len(part.skipped) for part in batch.streams.values())
         num_images += sum(len(image) for part in batch.streams.values() for image in part.images.values())

@@ -17,7 +17,7 @@ import torch
 
 from gfm_pipeline.train.comm import World
 from gfm_pipeline.train.config import TrainConfig
-from gfm_pipeline.train.step import StepResult
+from gfm_pipeline.train.step import TOTAL, StepResult
 from gfm_pipeline.train.trackers.tracker import Picture, RunRecord, Tracker, build_trackers
 
 METRICS = "metrics"
@@ -31,19 +31,19 @@ def gather_metrics(result: StepResult, world: World, sensors: list[str]) -> dict
     counts.
     """
     names = sorted(result.losses)
-    skipped = result.losses["total"].new_tensor(result.num_skipped, dtype=torch.float64)
+    skipped = result.losses[TOTAL].new_tensor(result.num_skipped, dtype=torch.float64)
     *sums, num_skipped = world.sum(torch.stack([*(result.losses[name].double() for name in names), skipped])).tolist()
     means = dict(zip(names, (value / world.size for value in sums), strict=True))
-    row: dict[str, Any] = {"loss": means.pop("total"), "grad_norm": result.grad_norm, "streams": {}}
-    if "aux" in means:
-        row["aux_loss"] = means.pop("aux")
+    row: dict[str, Any] = {"loss": means.pop(TOTAL), "grad_norm": result.grad_norm, "streams": {}}
     for name, value in means.items():
-        kind, stream, *part = name.split("/", 2)
-        section = row["streams"].setdefault(stream, {"losses": {}})
-        if kind == "stream":
+        if name.kind == "aux":
+            row["aux_loss"] = value
+            continue
+        section = row["streams"].setdefault(name.stream, {"losses": {}})
+        if name.kind == "stream":
             section["loss"] = value
         else:
-            section["losses"][part[0]] = value
+            section["losses"][name.part] = value
     if result.counts:
         row |= _expert_metrics(result, world, sensors)
     row["num_images"] = result.num_images * world.size

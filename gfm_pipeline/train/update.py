@@ -15,7 +15,7 @@ from gfm_pipeline.data.batch import HeterogeneousBatch
 from gfm_pipeline.train.config import ScheduleConfig
 from gfm_pipeline.train.optim import StreamRate
 from gfm_pipeline.train.schedule import learning_rate
-from gfm_pipeline.train.step import StepResult
+from gfm_pipeline.train.step import LossName, StepResult
 
 Groups = Sequence[dict[str, Any]]
 """The optimiser's parameter groups, as `optim.parameter_groups` makes them."""
@@ -65,14 +65,14 @@ class Updates:
 
 def _joined(results: list[StepResult]) -> StepResult:
     """Return what happened in several updates as one step: means of what each has, sums of counts."""
-    losses: dict[str, Any] = {}
+    losses: dict[LossName, Any] = {}
     for name in dict.fromkeys(name for result in results for name in result.losses):
         values = [result.losses[name] for result in results if name in result.losses]
         losses[name] = sum(values[1:], values[0]) / len(values)
     counts: dict[str, Any] = {}
     for result in results:
-        for name, tally in result.counts.items():
-            counts[name] = counts[name] + tally if name in counts else tally
+        for layer, tally in result.counts.items():
+            counts[layer] = counts[layer] + tally if layer in counts else tally
     return replace(
         results[0],
         losses=losses,

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -19,6 +19,7 @@ class Part:
     masks: dict[str, Tensor]
     keys: tuple[str, ...]
     skipped: tuple[int, ...] = ()
+    valid: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass

@@ -8,11 +8,11 @@ import torch
 from gfm_pipeline.errors import TrainingError
 from gfm_pipeline.train.config import HealthConfig
 from gfm_pipeline.train.health import Health
-from gfm_pipeline.train.step import StepResult
+from gfm_pipeline.train.step import TOTAL, StepResult
 
 
 def result(norm: float, updated: bool = True) -> StepResult:
-    return StepResult({"total": torch.tensor(math.nan)}, {}, norm, 1, updated=updated)
+    return StepResult({TOTAL: torch.tensor(math.nan)}, {}, norm, 1, updated=updated)
 
 
 def take(health: Health, step: int, loss: float, norm: float) -> str | None:

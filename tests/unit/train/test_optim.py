@@ -2,14 +2,12 @@
 
 import pytest
 
-from gfm_pipeline.errors import ConfigError
 from gfm_pipeline.models.config import EncoderConfig, ModelConfig, MoEConfig
 from gfm_pipeline.models.msgfm import MsGFM
 from gfm_pipeline.sensors import BUILTIN_SENSORS
 from gfm_pipeline.train.config import OptimConfig
 from gfm_pipeline.train.optim import (
     StreamRate,
-    check_stream_names,
     effective_rates,
     parameter_groups,
     sensor_owners,
@@ -73,8 +71,3 @@ def test_linear_scaling_counts_images_of_all_lanes() -> None:
     streams = {"rgb": (("rgb",), 1e-4, 128)}
     assert effective_rates(streams, 8, OptimConfig(scale_lr=True))["rgb"].lr == pytest.approx(2e-4)
     assert effective_rates(streams, 8, OptimConfig())["rgb"].lr == pytest.approx(1e-4)
-
-
-def test_a_stream_cannot_take_a_groups_name() -> None:
-    with pytest.raises(ConfigError, match="call the stream else"):
-        check_stream_names(["rgb", "experts"])

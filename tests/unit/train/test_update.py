@@ -11,7 +11,7 @@ import torch
 from gfm_pipeline.data.batch import HeterogeneousBatch, StreamBatch
 from gfm_pipeline.train.config import OptimConfig, ScheduleConfig
 from gfm_pipeline.train.optim import StreamRate, parameter_groups, stream_weights
-from gfm_pipeline.train.step import StepResult
+from gfm_pipeline.train.step import TOTAL, LossName, StepResult
 from gfm_pipeline.train.update import Updates
 from tests.make_batch import tiny_model
 
@@ -149,8 +149,8 @@ def test_a_shared_sensor_moves_with_any_stream_that_carries_it() -> None:
 def test_losses_and_counts_of_several_updates_become_those_of_a_step() -> None:
     toy = Toy(per_stream=True)
 
-    def loss(stream: str, value: float) -> dict[str, torch.Tensor]:
-        return {"total": torch.tensor(value), f"stream/{stream}": torch.tensor(value)}
+    def loss(stream: str, value: float) -> dict[LossName, torch.Tensor]:
+        return {TOTAL: torch.tensor(value), LossName("stream", stream): torch.tensor(value)}
 
     told = iter(
         [
@@ -161,9 +161,9 @@ def test_losses_and_counts_of_several_updates_become_those_of_a_step() -> None:
     )
     result = toy.updates.take([batch_of(list(RATES), 0)], 0, toy.optimizer.param_groups, lambda _: next(told))
     assert {name: float(value) for name, value in result.losses.items()} == {
-        "total": 2.0,
-        "stream/photos": 1.0,
-        "stream/pairs": 4.0,
-        "stream/places": 1.0,
+        TOTAL: 2.0,
+        LossName("stream", "photos"): 1.0,
+        LossName("stream", "pairs"): 4.0,
+        LossName("stream", "places"): 1.0,
     }
     assert (int(result.counts["l"][0]), result.grad_norm, result.num_images, result.num_skipped) == (3, 2.0, 9, 1)
