@@ -15,11 +15,11 @@ import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from gfm_pipeline.errors import StorageError
 from gfm_pipeline.storage.diagnosis import one_line
-from gfm_pipeline.storage.options import StoreOptions
+from gfm_pipeline.storage.options import StoreOptions, check_endpoint
 
 CONNECT_SECONDS = 10
 
@@ -33,6 +33,13 @@ _ENDPOINTS = {
     "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
 }
 """Environment variables that redirect requests, by cloud, the first one set counts."""
+_ENDPOINT_SETTING = {"s3": "aws_endpoint_url_s3", "gs": "base_url", "az": "endpoint"}
+_PLAIN_SERVER: dict[str, dict[str, Any]] = {
+    "s3": {"virtual_hosted_style_request": False, "s3_express": False},
+    "az": {"use_emulator": False},
+}
+"""Settings of the environment that would change what a configured endpoint means: a host of the bucket's, another
+server."""
 _FAMILIES = {"s3": "s3", "s3a": "s3", "gs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
 _OTHER_AWS_SOURCES = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE")
 """Found before any profile, and read by obstore itself."""
@@ -79,11 +86,11 @@ def _refuse_forked_child() -> None:
 
 
 def _connect(url: str, options: StoreOptions) -> Any:
-    from obstore.store import HTTPStore, from_url
+    from obstore.store import HTTPStore, S3Store, from_url
 
     family = _FAMILIES.get(urlsplit(url).scheme.lower())
-    endpoint = _endpoint(family, options)
-    client_options: dict[str, Any] = {
+    endpoint = _endpoint(family, options, url)
+    client_options: Any = {
         "timeout": timedelta(seconds=options.timeout_s),
         "connect_timeout": timedelta(seconds=min(CONNECT_SECONDS, options.timeout_s)),
     }
@@ -92,9 +99,14 @@ def _connect(url: str, options: StoreOptions) -> Any:
     if endpoint:
         _tell_once(f"{family}:// URLs are served by {endpoint}")
     # Requests are repeated by our own code, which knows how far it got.
-    retries = {"max_retries": 0, "retry_timeout": timedelta(seconds=1)}
+    retries: Any = {"max_retries": 0, "retry_timeout": timedelta(seconds=1)}
     try:
-        settings = _settings(family, options, url)
+        settings = _settings(family, options, endpoint, url)
+        if family == "s3" and endpoint:
+            # from_url knows no setting that comes before AWS_ENDPOINT_URL_S3 of the environment.
+            parts = urlsplit(url)
+            where, settings = parts.netloc, {"prefix": unquote(parts.path).strip("/") or None, **settings}
+            return S3Store(where, client_options=client_options, retry_config=retries, **settings)
         # A web address is read as such, even where it is that of a cloud: nothing is signed.
         make: Any = from_url if family else HTTPStore.from_url
         return make(url, client_options=client_options, retry_config=retries, **settings)
@@ -107,22 +119,30 @@ def _connect(url: str, options: StoreOptions) -> Any:
         raise StorageError(f"cannot open {url}: {one_line(error)}.{hint}") from error
 
 
-def _endpoint(family: str | None, options: StoreOptions) -> str | None:
-    """Return the server in use when it is not the cloud's own."""
-    if family is None:
+def _endpoint(family: str | None, options: StoreOptions, url: str) -> str | None:
+    """Return the server in use when it is not the cloud's own; raise StorageError for one that cannot be used."""
+    if family is None or options.endpoint:
+        return options.endpoint if family else None
+    name = next((name for name in _ENDPOINTS[family] if os.environ.get(name)), None)
+    if name is None:
         return None
-    return options.endpoint or next((os.environ[name] for name in _ENDPOINTS[family] if os.environ.get(name)), None)
+    try:
+        return check_endpoint(os.environ[name])
+    except ValueError as error:
+        raise StorageError(f"cannot open {url}: {name} of the environment: {error}, or set storage.endpoint.") from None
 
 
-def _settings(family: str | None, options: StoreOptions, url: str) -> dict[str, Any]:
-    """Return what obstore is told beyond what it finds in the environment."""
+def _settings(family: str | None, options: StoreOptions, endpoint: str | None, url: str) -> dict[str, Any]:
+    """Return what obstore is told beyond what it finds in the environment; what it is told comes first."""
     settings: dict[str, Any] = {}
     if family is None:
         return settings
+    if endpoint:
+        settings[_ENDPOINT_SETTING[family]] = endpoint
     if options.endpoint:
-        settings["base_url" if family == "gs" else "endpoint"] = options.endpoint
-    if options.anonymous:
-        settings["skip_signature"] = True
+        settings |= _PLAIN_SERVER.get(family, {})
+    if options.anonymous is not None or options.profile:
+        settings["skip_signature"] = bool(options.anonymous)
     if family == "az" and options.account:
         settings["account_name"] = options.account
     if family == "s3":

@@ -13,16 +13,28 @@ from pydantic import Field, field_validator
 from gfm_pipeline.config import StrictModel
 
 
+def check_endpoint(endpoint: str) -> str:
+    """Return the URL of a server, without a slash at its end; raise ValueError, never with a secret in it."""
+    parts = urlsplit(endpoint)
+    if parts.username or parts.password or parts.query:
+        # Not the input: it holds what must not be told.
+        raise ValueError("an endpoint holds no credentials or query; give scheme://host:port")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{endpoint} is no endpoint; give http://host:port or https://host")
+    return endpoint.rstrip("/")
+
+
 class StoreOptions(StrictModel):
-    """How to reach one store. What is not set is as the cloud's own environment variables and profiles say."""
+    """How to reach one store. What is not set is as the cloud's own environment variables and profiles say;
+    what is set here comes before them."""
 
     endpoint: str | None = None
     """URL of the server behind s3://, gs:// or az:// URLs when it is not the cloud's own (MinIO, Ceph, Swift ...). With
     http:// nothing is encrypted on the way."""
     region: str | None = None
     """Region of an S3 bucket, which its server checks in every signature."""
-    anonymous: bool = False
-    """Send no credentials: for public buckets."""
+    anonymous: bool | None = None
+    """true: send no credentials, for public buckets. false: send them. When not given, as the environment says."""
     profile: str | None = None
     """Profile of ~/.aws/config or ~/.aws/credentials, single sign-on included. Needs boto3."""
     account: str | None = None
@@ -37,15 +49,7 @@ class StoreOptions(StrictModel):
     @field_validator("endpoint")
     @classmethod
     def _endpoint_holds_no_secret(cls, endpoint: str | None) -> str | None:
-        if endpoint is None:
-            return None
-        parts = urlsplit(endpoint)
-        if parts.username or parts.password or parts.query:
-            # Not the input: it holds what must not be told.
-            raise ValueError("an endpoint holds no credentials or query; give scheme://host:port")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{endpoint} is no endpoint; give http://host:port or https://host")
-        return endpoint.rstrip("/")
+        return None if endpoint is None else check_endpoint(endpoint)
 
 
 class StorageConfig(StoreOptions):

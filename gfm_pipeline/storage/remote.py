@@ -33,6 +33,8 @@ FIRST_PAUSE_S = 0.2
 FIRST_BUSY_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 15.0
 
+_HADOOP_MARKER = "_$folder$"
+
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -128,17 +130,50 @@ class ObjectStore:
                 for item in part
             ],
         )
-        yield from sorted(entry for entry in found if not _is_temporary(entry[0]))
+        markers = self._folder_markers(prefix, found)
+        yield from sorted(entry for entry in found if entry[0] not in markers and not _is_temporary(entry[0]))
 
     def names(self, prefix: str = "") -> Sequence[tuple[str, bool]]:
         """Return (name, whether it is a folder) of what lies directly in the folder `prefix`, sorted."""
         self._refuse_listing()
+        folders, objects = self._names(prefix)
+        files = {name for name, size in objects if size or not (name in folders or name.endswith(_HADOOP_MARKER))}
+        entries = {*((name, True) for name in folders), *((name, False) for name in files)}
+        return sorted(entry for entry in entries if not entry[0].startswith(TEMPORARY_PREFIX))
+
+    def _names(self, prefix: str) -> tuple[set[str], set[tuple[str, int]]]:
+        """Return the names of the folders in a folder, and (name, size) of its objects without that of its own name."""
         found = self._run(
             "list", prefix, lambda obstore, client: obstore.list_with_delimiter(client, prefix=prefix or None)
         )
-        folders = {(str(path).rstrip("/").rpartition("/")[2], True) for path in found["common_prefixes"]}
-        files = {(str(item["path"]).rpartition("/")[2], False) for item in found["objects"]}
-        return sorted(entry for entry in folders | files if not entry[0].startswith(TEMPORARY_PREFIX))
+        home = prefix.strip("/")
+        folders = {str(path).rstrip("/").rpartition("/")[2] for path in found["common_prefixes"]}
+        objects = {
+            (str(item["path"]).rpartition("/")[2], int(item["size"]))
+            for item in found["objects"]
+            if str(item["path"]).strip("/") != home
+        }
+        return folders, objects
+
+    def _folder_markers(self, prefix: str, found: Sequence[tuple[str, int]]) -> set[str]:
+        """Return the empty objects that stand for folders: consoles and file systems make them, as "shards/".
+
+        The client leaves out the slash at the end of their names; one that holds nothing shows in its parent alone.
+        """
+        empty = [path for path, size in found if not size]
+        if not empty:
+            return set()
+        parents = {path[:i] for path, _ in found for i in _slashes(path)}
+        markers = {path for path in empty if path in parents or path.endswith(_HADOOP_MARKER)}
+        markers |= {"", prefix.strip("/")} & set(empty)
+        inside: dict[str, list[str]] = {}
+        for path in empty:
+            if path not in markers:
+                inside.setdefault(path.rpartition("/")[0], []).append(path)
+        for parent, paths in inside.items():
+            folders, _ = self._names(parent)
+            markers |= {path for path in paths if path.rpartition("/")[2] in folders}
+        return markers
 
     def stat(self, path: str) -> ObjectStat:
         """Return size and ETag of an object."""
@@ -243,6 +278,10 @@ class ObjectStore:
             raise StorageError(
                 f"cannot list {self.url}: a web server tells no names. Give the URL of one archive or collection."
             )
+
+
+def _slashes(path: str) -> Iterator[int]:
+    return (i for i, character in enumerate(path) if character == "/" and i)
 
 
 def _is_temporary(path: str) -> bool:

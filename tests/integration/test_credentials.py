@@ -159,5 +159,5 @@ def test_parts_of_a_mixture_may_be_reached_otherwise() -> None:
         {"endpoint": "http://here:9000", "region": "r", "urls": {"s3://public": {"anonymous": True, "endpoint": None}}}
     )
     ours, theirs = storage.for_url("s3://mine/x"), storage.for_url("s3://public/x")
-    assert (ours.endpoint, ours.anonymous, ours.region) == ("http://here:9000", False, "r")
+    assert (ours.endpoint, ours.anonymous, ours.region) == ("http://here:9000", None, "r")
     assert (theirs.endpoint, theirs.anonymous, theirs.region) == (None, True, "r")

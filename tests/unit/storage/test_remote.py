@@ -161,3 +161,24 @@ def test_local_work_needs_no_client() -> None:
 
 def test_the_url_is_all_that_a_store_tells() -> None:
     assert ObjectStore("s3://bucket/a/").url == "s3://bucket/a"
+
+
+def test_empty_objects_that_stand_for_folders_are_no_objects(s3: dict[str, str]) -> None:
+    import boto3
+
+    top = uuid.uuid4().hex
+    client = boto3.client("s3", endpoint_url=s3["AWS_ENDPOINT_URL"])
+    for marker in ("", "shards/", "hollow/", "deep/er/", "shards_$folder$", "shards/hollow/"):
+        client.put_object(Bucket="bucket", Key=f"{top}/{marker}", Body=b"")
+    store = open_store(f"s3://bucket/{top}")
+    store.put("shards/a.tar", b"1")
+    store.put("zero", b"")
+    store.put("shards/empty.txt", b"")
+    assert list(store.walk("")) == [("shards/a.tar", 1), ("shards/empty.txt", 0), ("zero", 0)]
+    assert list(store.list("shards")) == ["shards/a.tar", "shards/empty.txt"]
+    assert store.names() == [("deep", True), ("hollow", True), ("shards", True), ("zero", False)]
+    assert store.names("shards") == [("a.tar", False), ("empty.txt", False), ("hollow", True)]
+    assert store.names("hollow") == []
+    above = open_store("s3://bucket")
+    assert (top, True) in above.names()
+    assert list(above.list(top)) == [f"{top}/shards/a.tar", f"{top}/shards/empty.txt", f"{top}/zero"]
