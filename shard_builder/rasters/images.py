@@ -255,7 +255,7 @@ def _as_rgb(image: Part, facts: Facts, ref: MemberRef, kind: str = "tif") -> Dec
     together = None if mask is None else np.logical_and.reduce(mask, axis=2)
     rules = (*facts.rules, rule) if rule else facts.rules
     nodata = facts.nodata if len(facts.nodata) < 2 else facts.nodata[:3]
-    facts = replace(facts, rules=rules, nodata=nodata, alpha=None)
+    facts = replace(facts, rules=rules, nodata=nodata, alpha=None, bands=facts.bands[:3])
     return Decoded(np.ascontiguousarray(raster.transpose(2, 0, 1)), facts, None, together)
 
 

@@ -7,7 +7,7 @@ the report counts.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import get_args
 
@@ -20,6 +20,7 @@ from gfm_pipeline.sensors.missing import holds, is_declared, unmeasured
 from gfm_pipeline.shards.codec import Raster
 from shard_builder.config import SensorOverride
 from shard_builder.planned import PlannedRaster
+from shard_builder.rasters.band_names import in_declared_order
 from shard_builder.rasters.raster import Decoded, Scaling, nodata_of_bands
 
 
@@ -44,7 +45,8 @@ class Pixels:
 def prepare(decoded: Decoded, planned: PlannedRaster, spec: SensorSpec, override: SensorOverride) -> Pixels:
     """Return the pixels of a sensor as its specification wants them; raise ItemError when they do not fit it."""
     where = planned.source_file
-    decoded = _without_alpha(decoded, spec)
+    given = decoded.raster
+    decoded = in_declared_order(decoded, spec, where)
     _check_bands(decoded, spec, where)
     raster, rules = _fill_nodata(decoded, spec, planned)
     if raster.dtype.kind == "f" and np.isinf(raster).any():
@@ -56,7 +58,7 @@ def prepare(decoded: Decoded, planned: PlannedRaster, spec: SensorSpec, override
     if shifted:
         measured = _measured(raster, spec.nodata)  # a pixel may have been clipped to the very value
     rules += converted + shifted
-    changed = raster is not decoded.raster
+    changed = raster is not given
     return Pixels(raster, measured, (*decoded.facts.rules, *rules), changed)
 
 
@@ -236,22 +238,3 @@ def _check_bands(decoded: Decoded, spec: SensorSpec, where: str) -> None:
             f"{where} is a TIFF of photometric {decoded.facts.photometric}, whose numbers are no intensities, expected "
             f"RGB, YCBCR or MINISBLACK. For a map of classes declare {spec.name} with kind: labels."
         )
-
-
-def _without_alpha(decoded: Decoded, spec: SensorSpec) -> Decoded:
-    """Return an image without the alpha channel beside the sensor's bands; it becomes a part of the mask."""
-    raster, alpha = decoded.raster, decoded.facts.alpha
-    if alpha is None or raster.ndim < 3 or raster.shape[-3] != len(spec.bands) + 1 or alpha >= raster.shape[-3]:
-        return decoded
-    opaque = np.take(raster, [alpha], axis=-3) != 0
-    mask = None if decoded.mask is None else _without_band(decoded.mask, alpha, raster.shape[-3])
-    if not opaque.all():
-        mask = opaque if mask is None else mask & opaque
-    facts = decoded.facts
-    nodata = facts.nodata if len(facts.nodata) < 2 else (*facts.nodata[:alpha], *facts.nodata[alpha + 1 :])
-    facts = replace(facts, nodata=nodata, alpha=None, rules=(*facts.rules, f"{spec.name}: alpha channel dropped"))
-    return replace(decoded, raster=np.delete(raster, alpha, axis=-3), mask=mask, facts=facts, original=None)
-
-
-def _without_band(mask: NDArray[np.bool_], band: int, bands: int) -> NDArray[np.bool_]:
-    return np.delete(mask, band, axis=-3) if mask.ndim > 2 and mask.shape[-3] == bands else mask

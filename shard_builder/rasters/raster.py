@@ -40,7 +40,8 @@ class Facts:
     """The values for "nothing was measured" that the file declares."""
     rules: tuple[str, ...] = ()
     """Stated rules that changed the item, e.g. "alpha channel dropped"."""
-
+    bands: tuple[str, ...] = ()
+    """What the file calls each band, "" for one that it does not name; empty: it names none."""
     alpha: int | None = None
     """The band that is an alpha channel: 0 where nothing was measured."""
     pages: int = 1

@@ -7,6 +7,7 @@ other. Windows of a zip member that is stored are read without its checksum, whi
 
 from __future__ import annotations
 
+import html
 import logging
 import math
 import re
@@ -159,6 +160,7 @@ def _facts(page: Any) -> Facts:
         alpha=_alpha(page),
         photometric=name if name in ("PALETTE", "MINISWHITE", "MASK") else None,
         scaling=_scaling(page),
+        bands=described_bands(page),
     )
 
 
@@ -167,6 +169,23 @@ def _alpha(page: Any) -> int | None:
     extra = [int(kind) for kind in page.extrasamples]
     found = next((i for i, kind in enumerate(extra) if kind in (1, 2)), None)
     return None if found is None else int(page.samplesperpixel) - len(extra) + found
+
+
+def described_bands(page: Any) -> tuple[str, ...]:
+    """Return what GDAL's metadata tag of a tifffile page calls each of its bands, "" for one that it does not name.
+
+    Empty when it names none. The tag is XML, of which only plain items are looked for: nothing in it is expanded.
+    """
+    tag = page.tags.get("GDAL_METADATA")
+    if tag is None:
+        return ()
+    names = [""] * int(page.samplesperpixel)
+    for attributes, text in _ITEM.findall(str(tag.value)):
+        said = dict(_ATTRIBUTE.findall(attributes))
+        sample = said.get("sample", "")
+        if said.get("role") == "description" and sample.isdecimal() and int(sample[:6]) < len(names):
+            names[int(sample[:6])] = html.unescape(html.unescape(text)).strip()  # GDAL escapes twice
+    return tuple(names) if any(names) else ()
 
 
 def _scaling(page: Any) -> Scaling | None:

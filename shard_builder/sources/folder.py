@@ -22,10 +22,11 @@ from gfm_pipeline.sensors import SensorSpec
 from shard_builder.archives import ArchiveReader, MemberRef
 from shard_builder.config import BuildConfig
 from shard_builder.planned import PlannedRaster
+from shard_builder.rasters.band_names import in_declared_order
 from shard_builder.rasters.raster import Decoded
 from shard_builder.sources.base import SOURCES, InputView, Source
 from shard_builder.sources.shared.cubes import Cube, arrange, is_cube
-from shard_builder.sources.shared.group import Gathered, Part
+from shard_builder.sources.shared.group import Gathered, Part, trouble_of
 from shard_builder.sources.shared.image import decode_image
 from shard_builder.sources.shared.npy import decode_npy
 from shard_builder.sources.shared.own_files import FoundFile, find_files
@@ -96,7 +97,11 @@ class Folder(Source):
         if not names & set(RESERVED) and is_cube(planned.files[0].member):
             return load_cube(planned.files, spec, sensor, files)  # a zarr folder is many files
         bands = spec.bands if "band" in names else ()
-        return load_stack(planned, bands, lambda ref: _load_file(ref, spec, sensor, files))
+        if bands:
+            return load_stack(planned, bands, lambda ref: _load_file(ref, spec, sensor, files))
+        return load_stack(
+            planned, (), lambda ref: in_declared_order(_load_file(ref, spec, sensor, files), spec, ref.source_file)
+        )
 
     def _plan(self, view: InputView, found: FoundFile, gathered: Gathered) -> None:
         key = key_of(self.options.key.format(**found.parts))
@@ -134,22 +139,11 @@ class Folder(Source):
         bands = spec.bands if "band" in names else ("",)
         dates = tuple(dict.fromkeys(part.date for part in parts))
         refs = tuple(ref for part in parts for ref in part.refs)
-        trouble = _trouble(parts, bands, dates)
+        trouble = trouble_of(parts, bands)
         if trouble:
             view.reject(key, refs[0].source_file, f"{sensor} of {key} {trouble}", len(refs))
             return
         view.add(key, sensor, PlannedRaster(refs, dates=dates if "date" in names else ()), **labels)
-
-
-def _trouble(parts: list[Part], bands: tuple[str, ...], dates: tuple[str, ...]) -> str | None:
-    """Return what is wrong with the files of a raster, or None."""
-    there = {(part.date, part.band) for part in parts}
-    lacking = next(((date, band) for date in dates for band in bands if (date, band) not in there), None)
-    if lacking:
-        return f"lacks band {lacking[1]}{f' of {lacking[0]}' if lacking[0] else ''}"
-    if any(len(part.refs) > 1 for part in parts):
-        return "lies in zarr folders by band or date: zip each of them (.zarr.zip), or use one with a time axis"
-    return None
 
 
 def patterns_of(sensors: dict[str, OwnSensor], specs: tuple[SensorSpec, ...], key: str) -> dict[str, FilePattern]:

@@ -15,6 +15,8 @@ from shard_builder.sources.shared.patterns import iso_date
 
 _UNITS = re.compile(r"(day|hour|minute|second|millisecond|microsecond|nanosecond)s? since (\d{4}-\d{1,2}-\d{1,2}.*)")
 _SECONDS = {"day": 86400.0, "hour": 3600.0, "minute": 60.0, "second": 1.0}
+MAX_BANDS = 4096
+"""An axis with more positions has no names that are read."""
 _FRACTIONS = {"millisecond": 1e-3, "microsecond": 1e-6, "nanosecond": 1e-9}
 
 
@@ -69,6 +71,28 @@ def grid_of(group: Any, array: Any, size: tuple[int, int]) -> Georeference | Non
         return None
     (x0, dx), (y0, dy) = x, y
     return Georeference(crs, (dx, 0.0, x0 - dx / 2, 0.0, dy, y0 - dy / 2))
+
+
+def band_names_of(group: Any, array: Any, axis: int) -> tuple[str, ...]:
+    """Return the texts of the coordinate that names the positions on an axis of an array; empty where there is none."""
+    count = array.shape[axis]
+    coordinate = _coordinate(group, array, axis)
+    if getattr(coordinate, "shape", None) != (count,) or not 1 <= count <= MAX_BANDS:
+        return ()
+    if coordinate.dtype.kind not in "SOUT":
+        return ()
+    values = np.asarray(coordinate[()]).tolist()
+    if not all(isinstance(value, bytes | str) for value in values):
+        return ()
+    return tuple(_text(value).strip() for value in values)
+
+
+def _coordinate(group: Any, array: Any, axis: int) -> Any:
+    if hasattr(array, "dims"):  # HDF5: a dimension scale, where one is attached
+        return array.dims[axis][0] if len(array.dims[axis]) else None
+    named = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
+    name = named[axis] if len(named) == len(array.shape) else None
+    return group[name] if isinstance(name, str) and hasattr(group, "keys") and name in group else None
 
 
 def _axis(group: Any, name: str, length: int) -> tuple[float, float] | None:

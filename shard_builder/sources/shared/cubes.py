@@ -16,7 +16,7 @@ from shard_builder.planned import Window
 from shard_builder.rasters.georeference import Georeference
 from shard_builder.rasters.raster import Decoded, Facts
 from shard_builder.rasters.tiff_page import MAX_PIXELS
-from shard_builder.sources.shared.cf import declared_nodata, grid_of, read_dates, unsigned
+from shard_builder.sources.shared.cf import band_names_of, declared_nodata, grid_of, read_dates, unsigned
 from shard_builder.sources.shared.npy import native
 from shard_builder.sources.shared.sensor import OwnSensor
 from shard_builder.sources.shared.zarr_store import is_zarr, open_zarr
@@ -89,7 +89,8 @@ class Cube:
         self.dtype: np.dtype[np.generic] = first.dtype
         declared = tuple(declared_nodata(array) for array in self._arrays)
         nodata = declared if any(value is not None for value in declared) else ()
-        self.facts = Facts(self._georeference(paths[0]), nodata)
+        names = band_names_of(self._group(paths[0]), first, self._axes.index("C")) if "C" in self._axes else ()
+        self.facts = Facts(self._georeference(paths[0]), nodata, bands=names)
 
     def read(self, window: Window) -> Decoded:
         """Return the part inside `window`, all bands and dates of it."""
@@ -132,11 +133,12 @@ class Cube:
             raise ItemError(f"{self._where} cannot be decoded: {reason or type(error).__name__}.") from error
         return native(np.ascontiguousarray(np.concatenate(parts, axis=-3)))
 
+    def _group(self, path: str) -> Any:
+        folder = path.rpartition("/")[0]
+        return self._root[folder] if folder else self._root
+
     def _georeference(self, path: str) -> Georeference | None:
-        group = self._root
-        if path:
-            folder = path.rpartition("/")[0]
-            group = self._root[folder] if folder else self._root
+        group = self._group(path)
         return grid_of(group, self._arrays[0], self.shape[1:]) if hasattr(group, "keys") else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +16,15 @@ from shard_builder.build.scratch_tables import ScratchTables
 
 _REFS = TypeAdapter(tuple[MemberRef, ...])
 _TABLES = """
-CREATE TABLE parts (id INTEGER PRIMARY KEY, key TEXT, sensor TEXT, date TEXT, band TEXT, refs BLOB, labels TEXT,
-    UNIQUE (key, sensor, date, band))
+CREATE TABLE parts (id INTEGER PRIMARY KEY, key TEXT, sensor TEXT, date TEXT, band TEXT, refs BLOB, about BLOB,
+    labels TEXT, UNIQUE (key, sensor, date, band))
+"""
+_BY_KEY = "SELECT key, sensor, date, band, refs, about, labels FROM parts ORDER BY key, sensor, date, id"
+_BY_PLACE = """
+SELECT key, sensor, date, band, refs, about, labels FROM parts
+JOIN (SELECT key, MIN(id) AS first FROM parts GROUP BY key) USING (key)
+JOIN (SELECT key, sensor, MIN(id) AS second FROM parts GROUP BY key, sensor) USING (key, sensor)
+ORDER BY first, second, date, id
 """
 
 
@@ -26,6 +34,8 @@ class Part(NamedTuple):
     date: str
     band: str
     refs: tuple[MemberRef, ...]
+    about: bytes = b""
+    """What its header says, as the source wrote it down."""
 
 
 class Gathered:
@@ -42,22 +52,32 @@ class Gathered:
         known = self._db.run(query, place).fetchone()
         if known:
             return _REFS.validate_json(known[0])[0]
-        row = (*place, _REFS.dump_json(part.refs), json.dumps(labels))
-        self._db.run("INSERT INTO parts (key, sensor, date, band, refs, labels) VALUES (?, ?, ?, ?, ?, ?)", row)
+        row = (*place, _REFS.dump_json(part.refs), part.about, json.dumps(labels))
+        insert = "INSERT INTO parts (key, sensor, date, band, refs, about, labels) VALUES (?, ?, ?, ?, ?, ?, ?)"
+        self._db.run(insert, row)
         return None
 
     def rasters(self, bands: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str, list[Part], dict[str, Any]]]:
         """Yield (key, sensor, parts, labels) by key; parts by date and then in the order of the sensor's bands."""
-        query = "SELECT key, sensor, date, band, refs, labels FROM parts ORDER BY key, sensor, date, id"
+        yield from self._grouped(_BY_KEY, bands)
+
+    def places(self, bands: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, dict[str, list[Part]]]]:
+        """Yield (key, parts by sensor), what was filed first first; parts as above."""
+        for key, rasters in groupby(self._grouped(_BY_PLACE, bands), key=lambda raster: raster[0]):
+            yield key, {sensor: parts for _, sensor, parts, _ in rasters}
+
+    def _grouped(
+        self, query: str, bands: Mapping[str, Sequence[str]]
+    ) -> Iterator[tuple[str, str, list[Part], dict[str, Any]]]:
         held: tuple[str, str] | None = None
         parts: list[Part] = []
         labels: dict[str, Any] = {}
-        for key, sensor, date, band, refs, said in self._db.run(query):
+        for key, sensor, date, band, refs, about, said in self._db.run(query):
             if held is not None and held != (key, sensor):
                 yield (*held, _in_order(parts, bands[held[1]]), labels)
                 parts, labels = [], {}
             held = (key, sensor)
-            parts.append(Part(date, band, _REFS.validate_json(refs)))
+            parts.append(Part(date, band, _REFS.validate_json(refs), about))
             labels |= json.loads(said)
         if held is not None:
             yield (*held, _in_order(parts, bands[held[1]]), labels)
@@ -66,6 +86,18 @@ class Gathered:
         """Remove the file."""
         self._db.close()
         self._folder.cleanup()
+
+
+def trouble_of(parts: Sequence[Part], bands: Sequence[str]) -> str | None:
+    """Return what is wrong with the files of a raster that has these bands in files of their own, or None."""
+    there = {(part.date, part.band) for part in parts}
+    dates = dict.fromkeys(part.date for part in parts)
+    lacking = next(((date, band) for date in dates for band in bands if (date, band) not in there), None)
+    if lacking:
+        return f"lacks band {lacking[1]}{f' of {lacking[0]}' if lacking[0] else ''}"
+    if any(len(part.refs) > 1 for part in parts):
+        return "lies in zarr folders by band or date: zip each of them (.zarr.zip), or use one with a time axis"
+    return None
 
 
 def _in_order(parts: list[Part], bands: Sequence[str]) -> list[Part]:

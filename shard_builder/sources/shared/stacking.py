@@ -14,6 +14,7 @@ from gfm_pipeline.sensors.missing import is_declared
 from gfm_pipeline.shards.codec import Raster
 from shard_builder.archives import MemberRef
 from shard_builder.planned import PlannedRaster
+from shard_builder.rasters.band_names import check_band
 from shard_builder.rasters.raster import Decoded, nodata_of_bands
 
 
@@ -47,6 +48,7 @@ def stack_bands(parts: Sequence[Decoded], bands: Sequence[str], files: Sequence[
                 f"{ref.source_file} has {channels} x {h} x {w} pixels beside a band of {height} x {width}; expected a "
                 "single band whose size goes into that without remainder."
             )
+        check_band(part, band, ref.source_file)
         if factor > 1:
             repeated.setdefault(factor, []).append(band)
         rows.append(part.raster.repeat(factor, axis=1).repeat(factor, axis=2))
@@ -56,7 +58,7 @@ def stack_bands(parts: Sequence[Decoded], bands: Sequence[str], files: Sequence[
     rules = tuple(f"{', '.join(names)} repeated {f} x {f}" for f, names in sorted(repeated.items()))
     told = tuple(value for part in parts for value in nodata_of_bands(part.facts.nodata, 1))
     nodata = told if any(value is not None for value in told) else ()
-    facts = replace(finest.facts, nodata=nodata, rules=_rules(parts) + rules)
+    facts = replace(finest.facts, nodata=nodata, rules=_rules(parts) + rules, bands=())
     rasters = _same_type(rows, files)
     return Decoded(np.concatenate(rasters), facts, None, _masks(masks, rasters, np.concatenate))
 
