@@ -81,6 +81,11 @@ def choose_shards(name: str, config: StreamConfig, collections: list[Collection]
     digests = [collection.digest for collection in collections]
     if len(set(digests)) != len(digests):
         raise ConfigError(f"{where}.collections names one collection twice: {', '.join(config.collections)}.")
+    if not any(collection.manifest.num_samples for collection in collections):
+        raise ConfigError(
+            f"{where}: {', '.join(config.collections)} holds no samples: its build packed nothing. Its failures.jsonl "
+            "says why; build it again, or leave the stream out."
+        )
     sensors = _wanted_sensors(where, config, collections)
     required = _required_sensors(where, config, sensors, collections)
     shards: list[ShardRef] = []

@@ -42,8 +42,10 @@ def describe(report: BuildReport, config: BuildConfig) -> Iterator[str]:
     if counts["samples_without_data"]:
         yield (
             f"  {counts['samples_without_data']} left out, more than {config.max_nodata:g} of a sensor not measured "
-            "(max_nodata), listed in failures.jsonl"
+            "(max_nodata), listed in failures.jsonl:"
         )
+        empty = [f"{item.item}: {item.reason}" for item in report.rejected if item.policy.startswith("max_nodata")]
+        yield from _some(empty, counts["samples_without_data"])
     if counts["samples_duplicate"]:
         what = {"keep": "packed all the same", "drop": "left out, listed in failures.jsonl"}[config.duplicates]
         yield f"  {counts['samples_duplicate']} hold the same pixels as an earlier place ({what})"

@@ -103,29 +103,38 @@ class ShardWriter:
             raise ShardError(f"shard {name} is not wanted any more: the build of {self._output.url} is over.")
 
     def _add(self, shard: _ShardUnderWay, sample: PlannedSample) -> None:
-        loaded: dict[str, Packed] = {}
-        source_file = ""
         decode = not shard.entries or self._packer.decodes(sample.key)  # a shard without statistics would be of no use
-        try:
-            for name, planned in sample.rasters.items():
-                source_file = planned.source_file
-                spec = self._specs[name]
-                packed = self._packer.pack(planned, spec, decode)
-                if (packed.nodata_share or 0.0) > self._config.max_nodata:
-                    shard.leave_out(sample, source_file, *self._too_empty(name, packed.nodata_share))
-                    return
-                loaded[name] = packed
-            _check_one_place(sample, loaded)
-        except ItemError as error:
-            if self._config.on_error == "fail":
-                raise
-            shard.leave_out(sample, source_file, str(error), "on_error=skip")
-            return
-        shard.add(sample, loaded)
+        found = pack_sample(sample, self._packer, self._specs, self._config, decode)
+        if isinstance(found, Rejected):
+            shard.rejected.append(found.model_copy(update={"shard": shard.task.name}))
+        else:
+            shard.add(sample, found)
 
-    def _too_empty(self, name: str, share: float | None) -> tuple[str, str]:
-        reason = f"{share:.0%} of {name} was not measured"
-        return reason, f"max_nodata={self._config.max_nodata:g}"
+
+def pack_sample(
+    sample: PlannedSample, packer: Packer, specs: Mapping[str, SensorSpec], config: BuildConfig, decode: bool
+) -> dict[str, Packed] | Rejected:
+    """Return the members of a sample by sensor, or why a policy of the build leaves it out.
+
+    Raises ItemError for what cannot be packed when the policy is `fail`.
+    """
+    loaded: dict[str, Packed] = {}
+    source_file = ""
+    try:
+        for name, planned in sample.rasters.items():
+            source_file = planned.source_file
+            packed = packer.pack(planned, specs[name], decode)
+            if (packed.nodata_share or 0.0) > config.max_nodata:
+                reason = f"{packed.nodata_share:.0%} of {name} was not measured"
+                policy = f"max_nodata={config.max_nodata:g}"
+                return Rejected(item=sample.key, source_file=source_file, reason=reason, policy=policy)
+            loaded[name] = packed
+        _check_one_place(sample, loaded)
+    except ItemError as error:
+        if config.on_error == "fail":
+            raise
+        return Rejected(item=sample.key, source_file=source_file, reason=str(error), policy="on_error=skip")
+    return loaded
 
 
 class _ShardUnderWay:
@@ -140,12 +149,6 @@ class _ShardUnderWay:
         self._specs = specs
         self._rules: Counter[str] = Counter()
         self._statistics: dict[str, list[stats.BandStats]] = {sensor: [] for sensor in task.sensors}
-
-    def leave_out(self, sample: PlannedSample, source_file: str, reason: str, policy: str) -> None:
-        """Take note of a sample that the shard will not hold."""
-        self.rejected.append(
-            Rejected(item=sample.key, source_file=source_file, reason=reason, policy=policy, shard=self.task.name)
-        )
 
     def add(self, sample: PlannedSample, loaded: Mapping[str, Packed]) -> None:
         """Append one sample."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gfm_pipeline.config import load_config
+from gfm_pipeline.errors import ShardError
 from shard_builder.build.build import BuildReport, Event
 from shard_builder.build.report import as_json, describe
 from shard_builder.config import BuildConfig
@@ -66,13 +67,28 @@ def telling(source: str) -> Iterator[Callable[[Event], None]]:
 
 
 def finish(report: BuildReport, config: BuildConfig, as_machine: bool) -> None:
-    """Print the account of a build on stdout; exit 3 when items could not be packed."""
+    """Print the account of a build on stdout; exit 3 when items could not be packed.
+
+    Raises ShardError when none at all were packed.
+    """
     for line in [as_json(report)] if as_machine else describe(report, config):
         click.echo(line)
     if report.manifest is not None:
         counts = report.manifest.counts
+        if not report.manifest.num_samples:
+            reasons = [f"{row.item}: {row.reason}" for row in report.rejected]
+            raise nothing_packed(config, reasons, counts["samples_planned"])
         if counts["items_rejected"] + counts["samples_rejected"]:
             sys.exit(PARTLY_FAILED)
+
+
+def nothing_packed(config: BuildConfig, reasons: Sequence[str], tried: int) -> ShardError:
+    """Return the error of a build that packs nothing, with the first of the reasons, which are by item."""
+    told = f" ({reasons[0]}{f'; {len(reasons) - 1} more' if len(reasons) > 1 else ''})" if reasons else ""
+    return ShardError(
+        f"nothing of {config.input} can be packed: {tried} samples were tried{told}. Correct the configuration or the "
+        "input; failures.jsonl of a build has every reason."
+    )
 
 
 def _line(source: str, event: Event, elapsed: float, writing: float) -> dict[str, Any]:

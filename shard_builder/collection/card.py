@@ -56,10 +56,10 @@ def write_card(url: str, out: Path, licence: str | None) -> Path:
     if shown:
         add("samples", "samples", draw_samples(store, manifest, names, shown), f"{len(shown)} samples, evenly chosen.")
     counted = f"Counted on {measured.count} of {manifest.num_samples} samples, evenly chosen"
-    for name, histograms in measured.histograms.items():
+    for name, histograms in measured.histograms.items() if measured.count else ():
         caption = f"{name}: share of pixels. {counted}; an axis ends 4 standard deviations from the mean at most."
         add("histograms", f"histogram-{name}", draw_histograms(histograms), caption)
-    for name, classes in measured.classes.items():
+    for name, classes in measured.classes.items() if measured.count else ():
         caption = f"{name}: share of pixels by class. {counted}."
         add("histograms", f"classes-{name}", draw_classes(name, classes), caption)
     rings, placed = read_footprints(store, FOOTPRINTS_DRAWN)
