@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -198,11 +199,13 @@ def test_ctrl_c_is_clean(workers: int, demo_archives: Path, whole: dict[str, str
 
 
 def test_what_was_left_out_is_exit_code_three(tmp_path: Path) -> None:
-    (tmp_path / "raw").mkdir()
-    sen12ms(tmp_path / "raw", s2_bands=12)
+    for folder, bands in (("raw", 12), ("good", 13)):
+        (tmp_path / folder).mkdir()
+        sen12ms(tmp_path / folder, s2_bands=bands)
+    shutil.copy(tmp_path / "good/ROIs1158_spring_s2.tar.gz", tmp_path / "raw")
     done = run_command(*command("sen12ms", tmp_path / "raw", tmp_path / "out", "on_error=skip"), check=False)
     assert done.returncode == 3
-    assert "4 rejected (on_error=skip)" in done.stdout
+    assert "2 rejected (on_error=skip)" in done.stdout
     again = run_command(*command("sen12ms", tmp_path / "raw", tmp_path / "out", "on_error=skip"), check=False)
     assert (again.returncode, "Nothing to do" in again.stdout) == (3, True)
     assert "Traceback" not in done.stderr
