@@ -27,7 +27,13 @@ def evaluate(run_dir: Path, overrides: tuple[str, ...], untrained: bool, as_json
         return
     click.echo(f"{run_dir}, after {found.pop('step') + 1} steps")
     for name, value in _leaves(found):
-        click.echo(f"  {name:<64} {value:>12,}" if isinstance(value, int) else f"  {name:<64} {value:>12.5f}")
+        click.echo(f"  {name:<64} {_printed(value):>12}")
+
+
+def _printed(value: bool | float) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.5f}"
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

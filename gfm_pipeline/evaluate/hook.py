@@ -63,5 +63,9 @@ class PeriodicEvaluation:
         for name, part in found.get("probes", {}).items():
             best = {label: scores for label, scores in part.items() if isinstance(scores, dict)}
             metric = "linear_accuracy" if self._config.probes[name].task == "single" else "linear_map_micro"
-            words.append(f"{name} " + " ".join(f"{label} {scores[metric]:.3f}" for label, scores in best.items()))
+            words.append(f"{name} " + " ".join(f"{label} {_score(scores, metric)}" for label, scores in best.items()))
         return "  ".join(words)
+
+
+def _score(scores: dict[str, float], metric: str) -> str:
+    return f"{scores[metric]:.3f}" + ("" if scores["linear_converged"] else " (not converged)")

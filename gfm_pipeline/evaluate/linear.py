@@ -3,22 +3,34 @@
 Features are standardised. The minimum is that of the sum of all samples' losses plus l2 / 2 times the squared weights
 (not the biases): what scikit-learn's LogisticRegression minimises for C = 1 / l2.
 
+A solver that stops early leaves a classifier of no meaning, which depends on where it stopped: it is reported.
+
 Legend: M samples learnt from, N samples to predict, D channels, E classes.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 _STEPS = 300
+_FLAT = 1e-4
+"""Largest slope of the mean loss at what counts as its minimum; scikit-learn's."""
 
 
-def linear_scores(features_MD: Tensor, member_ME: Tensor, queries_ND: Tensor, l2: float, exclusive: bool) -> Tensor:
-    """Return [N,E] the probability of each class.
+class Scores(NamedTuple):
+    """What a linear classifier makes of samples."""
+
+    probability_NE: Tensor
+    converged: bool
+    """Whether the solver has reached the minimum of the loss."""
+
+
+def linear_scores(features_MD: Tensor, member_ME: Tensor, queries_ND: Tensor, l2: float, exclusive: bool) -> Scores:
+    """Return the probability of each class.
 
     `exclusive`: each sample has one class, softmax and cross entropy; else every class is a question of its own.
     """
@@ -44,6 +56,9 @@ def linear_scores(features_MD: Tensor, member_ME: Tensor, queries_ND: Tensor, l2
         return loss
 
     solver.step(loss_of_all)
+    loss_of_all()  # the solver's last gradient may be that of a trial step
+    slopes = [parameter.grad for parameter in (weight_ED, bias_E) if parameter.grad is not None]
+    converged = all(bool((slope.abs() <= _FLAT).all()) for slope in slopes)  # false for NaN, too
     with torch.no_grad():
         logits_NE = ((queries_ND - mean_D) / std_D).double() @ weight_ED.T + bias_E
-        return logits_NE.softmax(1) if exclusive else logits_NE.sigmoid()
+        return Scores(logits_NE.softmax(1) if exclusive else logits_NE.sigmoid(), converged)

@@ -1,11 +1,14 @@
 """Judging frozen features on a labelled collection: nearest neighbours and a linear classifier, scored by torchmetrics.
 
 A single class is scored by accuracy, over all samples and as the mean over classes; many classes by average precision
-over the whole test set, micro (all decisions together) and macro (the mean over the classes that occur in it).
+over the whole test set, micro (all decisions together) and macro. Means over classes are over those that occur in the
+test set: the others have no right answer that could be found. `linear_converged` is false where the linear classifier
+is not at its minimum; its numbers then depend on where the solver stopped.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +24,8 @@ from gfm_pipeline.evaluate.features import Features
 from gfm_pipeline.evaluate.knn import knn_scores
 from gfm_pipeline.evaluate.labels import Shares, Targets, many_classes, single_class
 from gfm_pipeline.evaluate.linear import linear_scores
+
+_log = logging.getLogger(__name__)
 
 
 def run_probe(
@@ -40,16 +45,23 @@ def run_probe(
     for name, values_ND in features.by_name.items():
         features_ND = torch.from_numpy(values_ND)
         learn, ask, members = features_ND[~test], features_ND[test], member[~test]
+        linear = linear_scores(learn, members, ask, config.l2, exclusive=single)
         scores = {
             "knn": knn_scores(learn, members, ask, config.knn.k, config.knn.temperature),
-            "linear": linear_scores(learn, members, ask, config.l2, exclusive=single),
+            "linear": linear.probability_NE,
         }
+        if not linear.converged:
+            _log.warning(
+                "%s: the linear probe of %s has not converged, its scores say little. Set %s.l2 higher (it is %g).",
+                *(where, name, where, config.l2),
+            )
         judge = accuracies if single else average_precisions
         out[name] = {
             f"{kind}_{metric}": value
             for kind, scores_NE in scores.items()
             for metric, value in judge(scores_NE, member[test]).items()
         }
+        out[name]["linear_converged"] = linear.converged
     return out
 
 
@@ -59,14 +71,17 @@ def chosen_by_hash(keys: list[str], share: float) -> NDArray[np.bool_]:
 
 
 def accuracies(scores_NE: Tensor, member_NE: Tensor) -> dict[str, float]:
-    """Return the share of right answers, of all samples and as the mean over classes."""
+    """Return the share of right answers, of all samples and as the mean over the classes that occur."""
     from torchmetrics.functional.classification import multiclass_accuracy
 
     wanted_N = member_NE.int().argmax(1)
     count = member_NE.shape[1]
+    # Not average="macro": it counts a class that was answered somewhere and occurs nowhere, as wrong.
+    of_classes_E = multiclass_accuracy(scores_NE, wanted_N, count, average="none")
+    occurs_E = torch.bincount(wanted_N, minlength=count) > 0
     return {
         "accuracy": float(multiclass_accuracy(scores_NE, wanted_N, count, average="micro")),
-        "mean_class_accuracy": float(multiclass_accuracy(scores_NE, wanted_N, count, average="macro")),
+        "mean_class_accuracy": float(of_classes_E[occurs_E].mean()),
     }
 
 

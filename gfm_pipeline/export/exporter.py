@@ -68,9 +68,12 @@ def model_config(run: TrainedModel, merged: Merged | None) -> dict[str, Any]:
     """Return config.json of a run's model."""
     model = run.config.model.model_dump(mode="json")
     model["encoder"]["init"] = None  # a path of the training machine; the weights are in the file
+    encoder = run.config.model.encoder
     model["encoder"] |= {
-        "stride_px": run.config.model.encoder.stride_px,
-        "num_features": run.config.model.encoder.num_features,
+        # At another image size the windows are others; the biases stay functions of distances in these.
+        "pretrained_window": list(encoder.pretrained_window or encoder.stage_windows(run.config.data.image_px)),
+        "stride_px": encoder.stride_px,
+        "num_features": encoder.num_features,
     }
     if merged is not None:
         model["moe"]["num_experts"] = 1

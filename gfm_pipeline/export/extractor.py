@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from gfm_pipeline.models.msgfm import MsGFM
+from gfm_pipeline.models.swin import check_size
+from gfm_pipeline.sensors.missing import unmeasured_tensor
 
 
 class SensorEncoder(nn.Module):
@@ -19,7 +21,11 @@ class SensorEncoder(nn.Module):
 
     A call takes {sensor: [B,C,H,W]} in the sensors' own units (`config["sensors"]` names bands and units) and returns,
     by sensor, pooled features [B,D]; with `features_only`, the maps of all stages, [B,channels,i,j] each, as
-    `feature_info` describes them. NaN counts as not measured and becomes the mean.
+    `feature_info` describes them. What was not measured becomes the mean, as in training: NaN, and the sensor's
+    `nodata` (`nodata[sensor]` of this object, which may be set for images that use another value).
+
+    Images may have any type and any height and width that the encoder's stride divides; they are treated as by a model
+    built for that size, whatever the size of training was. Other sizes raise ConfigError.
     """
 
     def __init__(
@@ -32,7 +38,10 @@ class SensorEncoder(nn.Module):
         self.encoder = model.encoder
         self.mask_token_D = model.mask_token_D
         self.bands = {sensor: tuple(config["sensors"][sensor]["bands"]) for sensor in sensors}
+        self.nodata: dict[str, float | None] = {sensor: config["sensors"][sensor].get("nodata") for sensor in sensors}
+        self._double = {sensor for sensor in sensors if config["sensors"][sensor].get("dtype") == "float64"}
         encoder = config["model"]["encoder"]
+        self._patch_px: int = encoder["patch_px"]
         self.num_features = int(encoder["embed_dim"] * 2 ** (len(encoder["depths"]) - 1))
         self.feature_info = [
             {
@@ -59,10 +68,15 @@ class SensorEncoder(nn.Module):
         if image_BCHW.ndim != 4 or image_BCHW.shape[1] != len(mean):
             raise ValueError(
                 f"images of {sensor} have shape {list(image_BCHW.shape)}, expected [B,{len(mean)},H,W] with the bands "
-                f"{', '.join(self.bands[sensor])}"
+                f"{', '.join(self.bands[sensor])}; the dates of a series are images of their own"
             )
+        if image_BCHW.dtype == torch.float64 and sensor not in self._double:
+            image_BCHW = image_BCHW.float()  # as it was stored: 0.1 as nodata is the 0.1 of float32
+        missing = unmeasured_tensor(image_BCHW, self.nodata[sensor])
         image_BCHW = image_BCHW.to(mean.dtype)
-        return (torch.where(image_BCHW.isnan(), mean, image_BCHW) - mean) / std
+        if missing is not None:
+            image_BCHW = torch.where(missing, mean, image_BCHW)
+        return (image_BCHW - mean) / std
 
     def forward_features(self, image_BCHW: Tensor, sensor: str, normalise: bool = True) -> Tensor:
         """Return the features [B,i,j,D] of the last stage, channels last as timm's Swin has them.
@@ -90,5 +104,7 @@ class SensorEncoder(nn.Module):
         if sensor not in self.sensors:
             raise ValueError(f"this encoder was loaded for {', '.join(self.sensors)}, not for {sensor}")
         image_BCHW = self.normalise(image_BCHW, sensor) if normalise else image_BCHW
+        height, width = image_BCHW.shape[-2:]
+        check_size(height, width, self._patch_px, len(self.encoder.layers), f"images of {sensor}")
         tokens_BhwD: Tensor = self.embeds[sensor](image_BCHW, None, self.mask_token_D)
         return tokens_BhwD

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from gfm_pipeline.errors import CheckpointError, ConfigError, nearest
 from gfm_pipeline.export.extractor import SensorEncoder
-from gfm_pipeline.export.settings import to_settings
+from gfm_pipeline.export.settings import Damaged, Settings, completed, model_settings, trained_windows
 from gfm_pipeline.models.msgfm import MsGFM
 
 FORMAT = "gfm-model"
@@ -46,10 +46,17 @@ def load_pretrained(folder: str | Path, image_px: int | None = None) -> Pretrain
     folder = Path(folder)
     config = read_config(folder)
     model = build_model(config, image_px)
+    path = folder / WEIGHTS_FILE
     try:
-        tensors = load_file(folder / WEIGHTS_FILE)
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot read {folder / WEIGHTS_FILE}: {error}. Export the model again.") from error
+        raise CheckpointError(f"cannot read {path}: {error}. Export the model again.") from error
+    if metadata.get("gfm", f"{FORMAT}-{VERSION}") != f"{FORMAT}-{VERSION}":
+        raise CheckpointError(
+            f"{path} says it is {metadata['gfm']}, its {CONFIG_FILE} {FORMAT}-{VERSION}: they are not of one export."
+        )
     _check_keys(folder, dict(model.named_parameters()), tensors)
     model.load_state_dict(tensors, strict=True)
     return Pretrained(model.eval(), config)
@@ -71,32 +78,49 @@ def load_encoder(
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return config.json of an exported model; raise CheckpointError for anything else."""
+    """Return config.json of an exported model, options that it does not name filled in with training's defaults.
+
+    Raises CheckpointError for anything that is not what `gfm export` writes, and names the entry.
+    """
     path = folder / CONFIG_FILE
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot read {path}: {error}. Give a folder that gfm export wrote.") from error
     found = (config.get("format"), config.get("version")) if isinstance(config, dict) else (None, None)
-    if found != (FORMAT, VERSION):
+    if found != (FORMAT, VERSION) or type(found[1]) is not int:
         raise CheckpointError(
             f"{path} is of format {found[0]!r}, version {found[1]!r}; this program reads {FORMAT!r}, version {VERSION}."
         )
-    return cast(dict[str, Any], config)
+    try:
+        return completed(config)
+    except Damaged as error:
+        raise CheckpointError(f"{path}: {error}. Export the model again, or use the program that wrote it.") from None
 
 
 def build_model(config: dict[str, Any], image_px: int | None = None) -> MsGFM:
-    """Return the untrained model that config.json describes."""
-    settings = to_settings({"model": config["model"], "sensors": config["sensors"]})
-    sensors = {name: to_settings(spec) for name, spec in config["sensors"].items()}
+    """Return the untrained model that config.json, as `read_config` returns it, describes.
+
+    For another size than that of training the position biases are read on the scale of training's windows.
+    """
+    if image_px is not None and (type(image_px) is not int or image_px < 1):
+        raise ConfigError(f"image_px is {image_px!r}, expected the side of the images in pixels.")
     # What the classes ask of a checked configuration, these settings have by the same names.
-    return MsGFM(cast(Any, settings.model), cast(Any, sensors), image_px or config["image_px"], seed=0)
+    settings = model_settings(config, trained_windows(config))
+    sensors = {name: Settings(**spec) for name, spec in config["sensors"].items()}
+    size = config["image_px"] if image_px is None else image_px
+    return MsGFM(cast(Any, settings), cast(Any, sensors), size, seed=0)
 
 
 def _check_keys(folder: Path, expected: dict[str, Any], found: dict[str, Tensor]) -> None:
     """Raise CheckpointError with a line for every parameter that does not fit."""
     lines = [f"missing: {name} {list(expected[name].shape)}" for name in sorted(expected.keys() - found.keys())]
     lines += [f"unexpected: {name} {list(found[name].shape)}" for name in sorted(found.keys() - expected.keys())]
+    lines += [
+        f"another type: {name} holds {found[name].dtype}, expected numbers with fractions"
+        for name in sorted(expected.keys() & found.keys())
+        if not found[name].is_floating_point()
+    ]
     lines += [
         f"another shape: {name} is {list(found[name].shape)}, expected {list(expected[name].shape)}"
         for name in sorted(expected.keys() & found.keys())

@@ -90,15 +90,18 @@ class MoEConfig(StrictModel):
     num_experts: int = Field(default=8, gt=0)
     """Experts of a layer over all ranks; 1 leaves the layer dense."""
     blocks: dict[int, tuple[int, ...]] = {3: (1, 3, 5, 7, 9, 11, 13, 15, 17)}
-    """Stage (counted from 1, as the papers do) -> blocks in it (counted from 0) that get experts."""
+    """Stage (counted from 1, as the papers do) -> blocks in it (counted from 0) that get experts; without experts
+    (num_experts 1) it says nothing."""
     capacity_factor: float = Field(default=1.25, gt=0)
     """Slots of an expert as a multiple of tokens / experts; tokens beyond it pass the layer by."""
     min_capacity: int = Field(default=4, ge=0)
     aux_weight: float = Field(default=0.01, ge=0)
     """Weight of the load-balance loss, summed over the layers."""
-    aux_loss: Literal["load_balance", "importance"] = "load_balance"
-    """load_balance: probability times share of tokens (GShard, Switch). importance: variation of the summed
-    probabilities (Shazeer 2017, V-MoE)."""
+    aux_loss: Literal["load_balance", "importance", "importance_load"] = "load_balance"
+    """load_balance: probability times share of tokens (GShard, Switch), DeepSpeed's, and the default because it asks
+    for no noise. importance: variation of the summed probabilities (Shazeer 2017). importance_load: the mean of that
+    and of the variation of the load, the tokens an expert is likely to be chosen by (Shazeer 2017, V-MoE; what
+    Swin-MoE trains with); it needs noise: gaussian."""
     top_k: Literal[1, 2] = 1
     """Experts of a token. Of two, the weights of those with room are brought to a sum of 1."""
     noise: Literal["none", "jitter", "rsample", "gaussian"] = "none"
@@ -111,6 +114,15 @@ class MoEConfig(StrictModel):
     """grouped: matrix products over the tokens an expert has. padded: one batched product over all slots, empty ones
     included. auto: grouped on a CPU when one rank holds all experts, padded else."""
 
+    @model_validator(mode="after")
+    def _load_needs_noise(self) -> MoEConfig:
+        if self.aux_loss == "importance_load" and self.noise != "gaussian":
+            raise ValueError(
+                f"aux_loss importance_load is the chance of an expert under gaussian noise, noise is {self.noise}: set "
+                "noise to gaussian, or aux_loss to importance"
+            )
+        return self
+
 
 class ModelConfig(StrictModel):
     """Per-sensor embedding -> shared encoder with experts -> per-sensor decoder."""
@@ -121,7 +133,7 @@ class ModelConfig(StrictModel):
 
     @model_validator(mode="after")
     def _blocks_exist(self) -> ModelConfig:
-        for stage, blocks in self.moe.blocks.items():
+        for stage, blocks in self.moe.blocks.items() if self.moe.num_experts > 1 else ():
             if not 1 <= stage <= len(self.encoder.depths):
                 raise ValueError(f"moe.blocks names stage {stage}, the encoder has {len(self.encoder.depths)}")
             depth = self.encoder.depths[stage - 1]

@@ -19,7 +19,7 @@ from gfm_pipeline.models.decode import SensorDecoder
 from gfm_pipeline.models.embed import SensorEmbed, cells_to_patches
 from gfm_pipeline.models.moe import ExpertPlacement, LocalMoE, MoELayer, ShardedMoE, build_moe, initialise_moe
 from gfm_pipeline.models.seeding import seeded
-from gfm_pipeline.models.swin import SwinEncoder
+from gfm_pipeline.models.swin import SwinEncoder, check_size
 
 if TYPE_CHECKING:
     from gfm_pipeline.models.config import ModelConfig
@@ -62,6 +62,10 @@ class MsGFM(nn.Module):
         self.embeds = nn.ModuleDict()
         self.decoders = nn.ModuleDict()
         for name, spec in sensors.items():
+            if hasattr(nn.ModuleDict, name):
+                raise ConfigError(
+                    f"sensor '{name}' cannot be trained on: torch has a word of that name. Rename the sensor."
+                )
             with seeded(seed, "sensor", name):
                 self.embeds[name] = SensorEmbed(len(spec.bands), config.embed, encoder.patch_px, encoder.embed_dim)
                 self.decoders[name] = SensorDecoder(encoder.num_features, len(spec.bands), encoder.stride_px)
@@ -151,6 +155,8 @@ class MsGFM(nn.Module):
         return image_BCHW
 
     def _embed(self, item: SensorImages) -> Tensor:
+        height, width = item.image_BCHW.shape[-2:]
+        check_size(height, width, self.patch_px, len(self.encoder.layers), f"images of {item.sensor}")
         mask_Bhw = None
         if item.mask_Bij is not None:
             patches = item.image_BCHW.shape[-1] // self.patch_px

@@ -33,7 +33,7 @@ class Routing:
     """What the gate of one layer did in the last forward pass, over the tokens of this rank."""
 
     aux_loss: Tensor
-    """A scalar; of the load-balance form it is 1 for a perfectly even load, of the importance form 0."""
+    """A scalar; of the load-balance form it is 1 for a perfectly even load, of the importance forms 0."""
     expert_R: Tensor
     """The expert each route chose."""
     kept_R: Tensor
@@ -77,6 +77,8 @@ class Choices:
     """Their probabilities."""
     score_kN: Tensor | None
     """In 0..1, the highest first; None: the first in the batch come first."""
+    chance_NE: Tensor | None = None
+    """For the load: the probability that an expert is among the chosen when its noise alone is drawn again."""
 
 
 def choose(tokens_ND: Tensor, weight_ED: Tensor, config: MoEConfig, training: bool) -> Choices:
@@ -94,11 +96,12 @@ def choose(tokens_ND: Tensor, weight_ED: Tensor, config: MoEConfig, training: bo
             tokens_ND = tokens_ND * (1 - JITTER + 2 * JITTER * torch.rand_like(tokens_ND))
         logits_NE = F.linear(tokens_ND, weight_ED.float())
         probs_NE = logits_NE.softmax(dim=1)
-        noisy_NE, weights_NE = probs_NE, probs_NE
+        noisy_NE, weights_NE, gate_NE = probs_NE, probs_NE, logits_NE
         if noise == "rsample":
             noisy_NE = logits_NE + _gumbel_like(logits_NE)
         elif noise == "gaussian":
-            weights_NE = (logits_NE + torch.randn_like(logits_NE) / logits_NE.shape[1]).softmax(dim=1)
+            gate_NE = logits_NE + torch.randn_like(logits_NE) / logits_NE.shape[1]
+            weights_NE = gate_NE.softmax(dim=1)
             noisy_NE = weights_NE
         expert_Nk = noisy_NE.topk(config.top_k, dim=1).indices if config.top_k > 1 else noisy_NE.argmax(1, keepdim=True)
         prob_Nk = weights_NE.gather(1, expert_Nk)
@@ -107,24 +110,35 @@ def choose(tokens_ND: Tensor, weight_ED: Tensor, config: MoEConfig, training: bo
             score_Nk = torch.rand_like(probs_NE).gather(1, expert_Nk)
         elif config.selection == "priority":
             score_Nk = prob_Nk[:, :1].detach().expand(-1, config.top_k)
+        chance_NE = None
+        if config.aux_loss == "importance_load":
+            threshold_N1 = gate_NE.gather(1, expert_Nk[:, -1:])
+            chance_NE = torch.special.ndtr((logits_NE - threshold_N1) * logits_NE.shape[1])
     score_kN = None if score_Nk is None else score_Nk.t()
-    return Choices(probs_NE, expert_Nk.t().contiguous(), prob_Nk.t(), score_kN)
+    return Choices(probs_NE, expert_Nk.t().contiguous(), prob_Nk.t(), score_kN, chance_NE)
 
 
-def aux_loss(choices: Choices, form: Literal["load_balance", "importance"]) -> Tensor:
+def aux_loss(choices: Choices, form: Literal["load_balance", "importance", "importance_load"]) -> Tensor:
     """Return the loss that spreads tokens over experts.
 
     load_balance (GShard, Switch): E times the sum over experts of mean probability and share of first choices.
     importance (Shazeer et al., "Outrageously large neural networks", 2017; V-MoE): squared coefficient of variation
-    of the experts' summed probabilities.
+    of the experts' summed probabilities. importance_load (Riquelme et al., 2021, appendix A): the mean of that and of
+    the same of their load, the summed chances of being chosen.
     """
     probs_NE = choices.probs_NE
     if form == "importance":
-        importance_E = probs_NE.sum(0)
-        return importance_E.var(correction=0) / importance_E.mean() ** 2
+        return _variation(probs_NE.sum(0))
+    if form == "importance_load":
+        assert choices.chance_NE is not None
+        return (_variation(probs_NE.sum(0)) + _variation(choices.chance_NE.sum(0))) / 2
     num_experts = probs_NE.shape[1]
     share_E = F.one_hot(choices.expert_kN[0], num_experts).float().mean(0)
     return (probs_NE.mean(0) * share_E).sum() * num_experts
+
+
+def _variation(x_E: Tensor) -> Tensor:
+    return x_E.var(correction=0) / x_E.mean() ** 2
 
 
 def capacity(num_tokens: int, config: MoEConfig) -> int:

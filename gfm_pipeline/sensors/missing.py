@@ -7,17 +7,18 @@ file can say so (masks, alpha, fill values, tags that are nearly equal) to this 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 def unmeasured(raster: NDArray[np.generic], nodata: float | None) -> NDArray[np.bool_] | None:
     """Return where nothing was measured in `raster`, shaped like it; None when that is nowhere."""
-    missing: NDArray[np.bool_] | None = np.isnan(raster) if raster.dtype.kind == "f" else None
-    if nodata is not None:
-        hit: NDArray[np.bool_] = raster == nodata
-        missing = hit if missing is None else missing | hit
+    missing: NDArray[np.bool_] | None = _missing(raster, nodata, integral=raster.dtype.kind != "f")
     return missing if missing is not None and missing.any() else None
 
 
@@ -54,3 +55,25 @@ def is_declared(raster: NDArray[np.generic], value: float) -> NDArray[np.bool_]:
         width = np.abs(raster + fill) * (2 * np.finfo(np.float32).eps)
         near: NDArray[np.bool_] = (np.abs(raster - fill) < width) & np.isfinite(raster)
     return found | near
+
+
+def unmeasured_tensor(image: Tensor, nodata: float | None) -> Tensor | None:
+    """Return where nothing was measured in a tensor of any type, bool and shaped like it; None when that is known to
+    be nowhere. What is there is not looked at, so that no value has to come from the device.
+    """
+    integral = not image.is_floating_point()
+    # As int64: torch would bring a number to the type of the pixels, where 65535 becomes the 255 of uint8.
+    missing: Tensor | None = _missing(image.long() if integral else image, nodata, integral)
+    return missing
+
+
+def _missing(pixels: Any, nodata: float | None, integral: bool) -> Any:
+    """The rule, for arrays of numpy and torch alike. A `nodata` is brought to the type of the pixels, as they were."""
+    missing = None if integral else pixels != pixels  # NaN alone is not equal to itself
+    if nodata is None or (integral and not float(nodata).is_integer()):
+        return missing
+    if integral and not -(2**63) <= nodata < 2**63:  # no pixel is that, and torch cannot compare with it
+        return missing
+    # Integers are compared with an integer: torch would bring both to float32, which has not 2147483647.
+    hit = pixels == (int(nodata) if integral else nodata)
+    return hit if missing is None else missing | hit

@@ -71,6 +71,7 @@ def assemble(config: TrainConfig, world: World, run_dir: Path, mixture: Mixture 
         {name: (s.sensors, config.data.streams[name].lr, s.sub_batch) for name, s in mixture.streams.items()},
         config.data.lanes,
         config.optim,
+        images_per_step(mixture, config),
     )
     placement = place_experts(config.engine, config.model.moe.num_experts, world)
     model = MsGFM(config.model, mixture.sensors, config.data.image_px, config.seed, placement)
@@ -100,6 +101,18 @@ def assemble(config: TrainConfig, world: World, run_dir: Path, mixture: Mixture 
     engine = start_engine(module, groups, config.engine, config.optim, config.data.lanes // world.size)
     updates = Updates(rates, config.schedule, mixture.steps_per_epoch, config.optim.step_per_stream)
     return Run(config, world, mixture, model, engine, rates, updates, run_dir, store)
+
+
+def images_per_step(mixture: Mixture, config: TrainConfig) -> float:
+    """Return the images of an optimizer step over all lanes; of homogeneous batches, the mean over a pass."""
+    images = {name: config.data.lanes * stream.sub_batch for name, stream in mixture.streams.items()}
+    if config.data.batches != "homogeneous":
+        return float(sum(images.values()))
+    turns = {
+        name: max(1, -(-stream.num_samples // (config.data.lanes * stream.samples_per_step)))
+        for name, stream in mixture.streams.items()
+    }
+    return sum(images[name] * turns[name] for name in images) / sum(turns.values())
 
 
 def loss_weights(rates: dict[str, StreamRate], config: TrainConfig) -> dict[str, float]:

@@ -1,9 +1,13 @@
-"""Parameter groups: per-stream learning rates that mean what they say under Adam.
+"""Parameter groups: per-stream learning rates under Adam.
 
 Stepping once per stream with its own rate is wrong under AdamW: momentum smears over the streams. So a step sees all
 streams, and a stream's rate acts twice: as its share in the loss of the shared encoder, and as the learning rate of
 the parameters that belong to it alone, its sensors' embeddings and decoders. A sensor that several streams carry
 belongs to the one with the highest rate.
+
+What rates of 10 : 2.5 : 1 do was measured. Where the streams are of one distribution they move the shared encoder as
+8.9 : 2.45 : 1. Adam sets the size of an update by the whole gradient, so where the sensors are distinct the proportions
+are less: 2.3 : 1.5 : 1 in the first 300 steps, and 4.2 : 2.2 : 1 on the parameters that belong to one stream.
 """
 
 from __future__ import annotations
@@ -30,13 +34,19 @@ class StreamRate:
 
 
 def effective_rates(
-    streams: Mapping[str, tuple[Sequence[str], float, int]], lanes: int, config: OptimConfig
+    streams: Mapping[str, tuple[Sequence[str], float, int]],
+    lanes: int,
+    config: OptimConfig,
+    images_per_step: float | None = None,
 ) -> dict[str, StreamRate]:
-    """Return the rate of each stream, given as (sensors, lr, sub_batch); scaled by images / 512 when asked for."""
-    return {
-        name: StreamRate(tuple(sensors), lr * (lanes * sub_batch / 512 if config.scale_lr else 1.0))
-        for name, (sensors, lr, sub_batch) in streams.items()
-    }
+    """Return the rate of each stream, given as (sensors, lr, sub_batch); scaled by images / 512 when asked for.
+
+    The images are those of a step over all streams and lanes, or `images_per_step`. One factor for all: a stream's rate
+    says already how many of them are its own, and the rates keep their proportions.
+    """
+    images = images_per_step or lanes * sum(sub_batch for _, _, sub_batch in streams.values())
+    factor = images / 512 if config.scale_lr else 1.0
+    return {name: StreamRate(tuple(sensors), lr * factor) for name, (sensors, lr, _) in streams.items()}
 
 
 def stream_weights(rates: Mapping[str, StreamRate], homogeneous: bool = False) -> dict[str, float]:

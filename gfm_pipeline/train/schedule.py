@@ -26,6 +26,7 @@ def learning_rate(base_lr: float, step: int, schedule: ScheduleConfig, steps_per
         return float(base_lr * schedule.factor**passed)
     if schedule.kind == "cosine":
         end = schedule.epochs * steps_per_epoch
-        progress = min(1.0, (step - warmup) / max(1, end - warmup))
+        begin = warmup if schedule.warmup_prefix else 0
+        progress = min(1.0, (step - begin) / max(1, end - begin))
         return base_lr * (schedule.min_share + (1 - schedule.min_share) * 0.5 * (1 + math.cos(math.pi * progress)))
     return base_lr

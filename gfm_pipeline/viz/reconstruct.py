@@ -61,7 +61,8 @@ def load_run(run_dir: Path, overrides: tuple[str, ...] = ()) -> TrainedModel:
     """Return the model of the run's newest checkpoint, all experts in this process, ready for inference.
 
     The checkpoint is looked for where the run's own config.yaml has them written. `overrides` ("data.root=...") change
-    the stored configuration. Raises CheckpointError for a run without one.
+    the stored configuration; at another `data.image_px` position biases stay those of training. Raises CheckpointError
+    for a run without one.
     """
     store = _checkpoints_of(run_dir, overrides)
     name = latest_name(store)
@@ -69,10 +70,23 @@ def load_run(run_dir: Path, overrides: tuple[str, ...] = ()) -> TrainedModel:
         raise CheckpointError(f"{store.url} holds no checkpoint yet; give the run_dir of a run that has written one.")
     with on_this_machine(store, name, run_dir / SCRATCH) as folder:
         state = read_state(folder)
-        config = parse_config(apply_overrides(state.config, overrides), TrainConfig, f"{store.url}/{name}/{STATE}")
+        origin = f"{store.url}/{name}/{STATE}"
+        config = parse_config(apply_overrides(state.config, overrides), TrainConfig, origin)
+        if overrides:
+            config = _read_as_trained(config, parse_config(state.config, TrainConfig, origin))
         model = MsGFM(config.model, state.sensors, config.data.image_px, config.seed)
         load_weights(folder, model)
     return TrainedModel(config, model.eval(), state)
+
+
+def _read_as_trained(config: TrainConfig, trained: TrainConfig) -> TrainConfig:
+    """Return `config`, whose images or windows may be of another size, with position biases as they were learned."""
+    encoder, before = config.model.encoder, trained.model.encoder
+    windows = before.pretrained_window or before.stage_windows(trained.data.image_px)
+    if encoder.pretrained_window or encoder.stage_windows(config.data.image_px) == windows:
+        return config
+    model = config.model.model_copy(update={"encoder": encoder.model_copy(update={"pretrained_window": windows})})
+    return config.model_copy(update={"model": model})
 
 
 def _checkpoints_of(run_dir: Path, overrides: tuple[str, ...]) -> Store:

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from gfm_pipeline.evaluate.config import ProbeConfig
+from gfm_pipeline.evaluate.features import Features
 from gfm_pipeline.evaluate.knn import knn_scores
 from gfm_pipeline.evaluate.linear import linear_scores
-from gfm_pipeline.evaluate.probe import accuracies, average_precisions
+from gfm_pipeline.evaluate.probe import accuracies, average_precisions, run_probe
 
 Array = NDArray[np.float64]
 
@@ -62,14 +64,32 @@ def test_the_linear_probe_finds_the_minimum_that_scipy_finds(l2: float, exclusiv
     logits = asked @ best[:-4].reshape(4, 6).T + best[-4:]
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True) if exclusive else 1 / (1 + np.exp(-logits))
     found = linear_scores(torch.tensor(features), torch.tensor(member), torch.tensor(queries), l2, exclusive)
-    np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
+    assert found.converged
+    np.testing.assert_allclose(found.probability_NE.numpy(), expected, atol=1e-4)
 
 
 def test_a_constant_feature_does_no_harm() -> None:
     features, member, queries = some(8)
     features[:, 0] = queries[:, 0] = 3
     scores = linear_scores(torch.tensor(features), torch.tensor(member), torch.tensor(queries), 1.0, True)
-    assert bool(scores.isfinite().all())
+    assert bool(scores.probability_NE.isfinite().all())
+
+
+def test_a_solver_that_stopped_early_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """Features in all directions, of which a few matter by very little: no hundreds of steps get to the minimum."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(400, 150)) @ np.diag(np.logspace(0, -6, 150)) @ rng.normal(size=(150, 150))
+    member = np.eye(2, dtype=bool)[(rng.normal(size=400) > 0).astype(int)]
+    keys = [f"key{i}" for i in range(400)]
+    shares = {key: {f"class{int(row[1])}": 1.0} for key, row in zip(keys, member, strict=True)}
+    config = ProbeConfig(collections=("c",), sensors=("s1",), label="class", l2=0.0)
+    is_test = np.arange(400) % 8 == 0
+    found = run_probe(
+        Features(keys, {"hard": features, "easy": features[:, :2]}), is_test, shares, config, "evaluate.probes.p"
+    )
+    assert (found["hard"]["linear_converged"], found["easy"]["linear_converged"]) == (False, True)
+    assert "evaluate.probes.p: the linear probe of hard has not converged" in caplog.text
+    assert "easy" not in caplog.text
 
 
 def average_precision(scores: Array, wanted: NDArray[np.bool_]) -> float:
@@ -102,6 +122,12 @@ def test_average_precision_is_that_of_the_whole_set(seed: int, classes: int, tie
 def test_accuracy_over_samples_and_over_classes() -> None:
     wanted = torch.tensor([[1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 1, 0]])
     scores = torch.tensor([[0.9, 0.1, 0], [0.8, 0.2, 0], [0.4, 0.6, 0], [0.1, 0.9, 0]])
+    # The third class occurs nowhere, whether or not somebody answers it.
+    for answer in ([0.1, 0.9, 0], [0.1, 0.2, 0.7]):
+        scores[3] = torch.tensor(answer)
+        right = 1.0 if answer[1] == 0.9 else 0.0
+        assert accuracies(scores, wanted)["mean_class_accuracy"] == pytest.approx((2 / 3 + right) / 2)
+    scores[3] = torch.tensor([0.1, 0.9, 0])
     assert accuracies(scores, wanted) == {
         "accuracy": pytest.approx(3 / 4),
         "mean_class_accuracy": pytest.approx((2 / 3 + 1) / 2),

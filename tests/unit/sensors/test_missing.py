@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
-from gfm_pipeline.sensors.missing import is_declared, unmeasured
+from gfm_pipeline.sensors.missing import is_declared, unmeasured, unmeasured_tensor
 
 
 @pytest.mark.parametrize(("dtype", "nodata"), [("float32", None), ("float32", -9999.0), ("uint16", 0.0)])
@@ -50,3 +52,25 @@ NEARLY = [  # (declared, pixel, type, whether GDAL takes them for one)
 def test_declared_values_are_compared_as_gdal_does(declared: float, pixel: float, dtype: str, same: bool) -> None:
     raster = np.array([[pixel, 7]], dtype)
     assert is_declared(raster, declared).tolist() == [[same, False]]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "uint32", "int64", "float32", "float64"])
+@pytest.mark.parametrize(
+    "nodata", [None, 0.0, 0.5, 255.0, -1.0, -9999.0, 65535.0, 2147483647.0, -(2.0**31), 0.1, 1e30, 2.0**63, -3.4e38]
+)
+def test_arrays_and_tensors_have_one_rule(dtype: str, nodata: float | None) -> None:
+    torch = pytest.importorskip("torch")
+    values = [0, 1, 2, 3, 254, 255, -1, -9999, 65535, 2147483646, 2147483647, -(2.0**31)]
+    holds = np.array([value for value in values if np.dtype(dtype).kind == "f" or _fits(value, dtype)], dtype)
+    if holds.dtype.kind == "f":
+        holds = np.concatenate([holds, np.array([np.nan, np.inf, 0.5, 0.1, 1e30, -3.4e38, 2.0**63], dtype)])
+    of_array, of_tensor = unmeasured(holds, nodata), unmeasured_tensor(torch.from_numpy(holds), nodata)
+    as_stored = nodata if nodata is None or holds.dtype.kind != "f" else float(holds.dtype.type(nodata))
+    expected = [math.isnan(value) or value == as_stored for value in holds.tolist()]
+    assert (np.zeros(len(holds), bool) if of_array is None else of_array).tolist() == expected
+    assert ([False] * len(holds) if of_tensor is None else of_tensor.tolist()) == expected
+
+
+def _fits(value: float, dtype: str) -> bool:
+    limits = np.iinfo(dtype)
+    return bool(limits.min <= value <= limits.max)
