@@ -13,7 +13,7 @@ import shapely
 
 from gfm_pipeline.shards.manifest import Sidecar, tar_path
 from gfm_pipeline.shards.parquet import ParquetReader
-from gfm_pipeline.shards.sample import SampleRecord
+from gfm_pipeline.shards.sample import SampleRecord, parse_record
 from gfm_pipeline.storage import Store
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
@@ -78,7 +78,9 @@ def write_catalog(path: Path, store: Store, sidecars: Iterable[Sidecar]) -> None
 
 def _read_record(store: Store, sidecar: Sidecar, index: int) -> SampleRecord:
     meta = sidecar.samples[index].meta
-    return SampleRecord.model_validate_json(store.get_range(tar_path(sidecar.name), meta.offset, meta.size))
+    path = tar_path(sidecar.name)
+    where = f"{store.url}/{path}: the record of sample {sidecar.samples[index].key}"
+    return parse_record(store.get_range(path, meta.offset, meta.size), where)
 
 
 def _table(shard: str, records: Sequence[SampleRecord]) -> pa.Table:

@@ -22,6 +22,7 @@ from gfm_pipeline.shards.manifest import (
     ShardEntry,
     Sidecar,
     dump_document,
+    dump_manifest,
     sidecar_path,
     tar_path,
 )
@@ -98,7 +99,7 @@ def make_collection(
     ).model_copy(update=changes)
     write_catalog(folder / CATALOG_PATH, store, sidecars)
     store.put(FAILURES_PATH, b"")
-    store.put(MANIFEST_PATH, dump_document(manifest))
+    store.put(MANIFEST_PATH, dump_manifest(manifest))
     return manifest
 
 

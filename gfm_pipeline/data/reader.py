@@ -30,7 +30,7 @@ from gfm_pipeline.shards.checksum import crc32
 from gfm_pipeline.shards.codec import Raster
 from gfm_pipeline.shards.manifest import tar_path
 from gfm_pipeline.shards.quantise import decode_member
-from gfm_pipeline.shards.sample import SampleRecord
+from gfm_pipeline.shards.sample import SampleRecord, parse_record
 
 REFETCHES = 3
 """Further reads after one that brought wrong or too few bytes."""
@@ -123,7 +123,11 @@ class StreamReader:
         encoded = self.encoded(pick, scratch)
         record = encoded.pop(RECORD, None)
         rasters = {sensor: self._decoded(pick, sensor, index, data, scratch) for sensor, data in encoded.items()}
-        told = None if record is None else SampleRecord.model_validate_json(bytes(record))
+        told = (
+            None
+            if record is None
+            else parse_record(record, f"the record of sample {index.keys[pick.sample]} of shard {pick.shard}")
+        )
         self.watch.lap("decode")
         return SamplePixels(index.keys[pick.sample], rasters, told)
 

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from gfm_pipeline.config import StrictModel
+from gfm_pipeline.config.names import BandName, SensorName
 from gfm_pipeline.errors import ConfigError, nearest
 
 Dtype = Literal["uint8", "int16", "uint16", "int32", "uint32", "float32", "float64"]
@@ -41,9 +42,9 @@ class Quantisation(StrictModel):
 class SensorSpec(StrictModel):
     """A kind of image: what each band is called and what a number in it means."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    name: SensorName
     """Lower-case identifier; it becomes a part of the member names in a shard."""
-    bands: tuple[str, ...] = Field(min_length=1)
+    bands: tuple[BandName, ...] = Field(min_length=1)
     """Band names in the order in which they are stored."""
     dtype: Dtype
     """Type in which pixels are stored, exactly as the archive ships them."""

@@ -20,7 +20,7 @@ import numpy as np
 
 from gfm_pipeline.errors import ShardError, nearest
 from gfm_pipeline.shards.codec import CODECS, decode
-from gfm_pipeline.shards.sample import SampleRecord
+from gfm_pipeline.shards.sample import parse_record
 
 
 def decode_sample(sample: Mapping[str, Any], sensors: Collection[str] | None = None) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def decode_sample(sample: Mapping[str, Any], sensors: Collection[str] | None = N
     """
     if "json" not in sample:
         raise ShardError(f"sample {sample.get('__key__')} has no json member: it is not from a shard of ours.")
-    record = SampleRecord.model_validate_json(sample["json"])
+    record = parse_record(sample["json"], f"the json member of sample {sample.get('__key__')}")
     decoded = {name: value for name, value in sample.items() if name.rpartition(".")[2] not in CODECS}
     decoded["json"] = json.loads(sample["json"])
     for sensor in record.sensors if sensors is None else sensors:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal, TypeVar
+import logging
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from typing_extensions import Self
 
-from gfm_pipeline.config import StrictModel
+from gfm_pipeline.config import StrictModel, load_json
+from gfm_pipeline.config.names import InputPath, KeyName, PlainName, SensorName
 from gfm_pipeline.errors import ShardError, StorageError
 from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.shards import FORMAT_NAME, FORMAT_VERSION, MANIFEST_PATH, SHARDS_PREFIX
@@ -20,12 +23,13 @@ from gfm_pipeline.shards.stats import BandStats
 from gfm_pipeline.storage import Store
 
 D = TypeVar("D", bound=BaseModel)
+_log = logging.getLogger(__name__)
 
 
 class Member(StrictModel):
     """One tar member of a sample: where its bytes are and what they must sum to."""
 
-    extension: str
+    extension: PlainName
     """"json", or the codec of a sensor's raster."""
     offset: int = Field(ge=0)
     """Byte offset of the content (not of the tar header) in the shard."""
@@ -36,16 +40,16 @@ class Member(StrictModel):
 class RasterMember(Member):
     """The raster of one sensor."""
 
-    dtype: str
-    shape: tuple[int, ...]
+    dtype: str = Field(pattern=r"^(bool|u?int(8|16|32|64)|float(16|32|64))$")
+    shape: tuple[Annotated[int, Field(ge=1, lt=2**31)], ...]
 
 
 class SampleEntry(StrictModel):
     """One sample of a shard, in the order of the tar."""
 
-    key: str
+    key: KeyName
     meta: Member
-    sensors: dict[str, RasterMember]
+    sensors: dict[SensorName, RasterMember]
 
 
 class Rejected(StrictModel):
@@ -65,16 +69,16 @@ class Sidecar(StrictModel):
 
     format: Literal["gfm-shard"] = "gfm-shard"
     version: Literal[1] = 1
-    name: str
+    name: PlainName
     """Shard name without extension, e.g. "sen12ms-000003"."""
-    sensors: tuple[str, ...]
+    sensors: tuple[SensorName, ...]
     """The sensors that every sample of this shard carries: a shard never mixes complete and incomplete samples."""
     task_digest: str
     """sha256 of the planned task (config, inputs, keys): a shard of another plan is never taken for this one."""
-    tar_bytes: int
+    tar_bytes: int = Field(ge=0)
     tar_sha256: str
     samples: tuple[SampleEntry, ...]
-    statistics: dict[str, list[BandStats]]
+    statistics: dict[SensorName, list[BandStats]]
     rejected: tuple[Rejected, ...] = ()
     rules: dict[str, int] = {}
     """How often a stated rule changed what the archive held, e.g. {"alpha channel dropped": 3}."""
@@ -83,11 +87,11 @@ class Sidecar(StrictModel):
 class ShardEntry(StrictModel):
     """What the manifest says about one shard."""
 
-    name: str
-    sensors: tuple[str, ...]
+    name: PlainName
+    sensors: tuple[SensorName, ...]
     """The sensors that every sample of this shard carries."""
-    samples: int
-    bytes: int
+    samples: int = Field(ge=0)
+    bytes: int = Field(ge=0)
     sha256: str
     sidecar_sha256: str
 
@@ -95,7 +99,7 @@ class ShardEntry(StrictModel):
 class InputFile(StrictModel):
     """Provenance: one raw file that the collection was made from."""
 
-    path: str
+    path: InputPath
     """Relative to the build's input."""
     bytes: int
     items: int
@@ -109,15 +113,15 @@ class Manifest(StrictModel):
 
     format: Literal["gfm-collection"] = "gfm-collection"
     version: Literal[1] = 1
-    name: str
-    source: str
+    name: PlainName
+    source: PlainName
     """Name of the raw archive family the collection was built from."""
-    sensors: dict[str, SensorSpec]
-    num_samples: int
-    samples_with: dict[str, int]
+    sensors: dict[SensorName, SensorSpec]
+    num_samples: int = Field(ge=0)
+    samples_with: dict[SensorName, int]
     """Number of samples that carry each sensor."""
     shards: tuple[ShardEntry, ...]
-    statistics: dict[str, list[BandStats]]
+    statistics: dict[SensorName, list[BandStats]]
     """Per sensor, one entry per band, over the pixels of all shards."""
     inputs: tuple[InputFile, ...]
     build_digest: str
@@ -125,10 +129,29 @@ class Manifest(StrictModel):
     counts: dict[str, int]
     """The build's account: items found, packed, rejected, unpaired ..."""
 
+    file_sha256: dict[InputPath, str] = {}
+    """Of the files that belong to no shard, the catalog and the list of failures."""
+    manifest_sha256: str | None = None
+    """sha256 of the canonical form of all else in this document. None in a document of before this field."""
+
     @property
     def digest(self) -> str:
-        """sha256 of the manifest's canonical form; equal digests mean equal collections."""
-        return hashlib.sha256(dump_document(self)).hexdigest()
+        """sha256 of what the collection is; equal digests mean equal collections.
+
+        The bytes of the catalog do not count, which depend on the version of the library that wrote them.
+        """
+        tree = self.model_dump(mode="json", exclude={"manifest_sha256", "file_sha256"})
+        return hashlib.sha256(canonical(tree)).hexdigest()
+
+    @model_validator(mode="after")
+    def _sensors_are_those_that_are_described(self) -> Self:
+        for name, spec in self.sensors.items():
+            if name != spec.name:
+                raise ValueError(f"sensor {name} has the specification of {spec.name}")
+        named = {*self.samples_with, *self.statistics, *(sensor for shard in self.shards for sensor in shard.sensors)}
+        if unknown := sorted(named - set(self.sensors)):
+            raise ValueError(f"sensor {unknown[0]} is in a shard or has statistics, and no specification")
+        return self
 
 
 def tar_path(shard: str) -> str:
@@ -141,23 +164,49 @@ def sidecar_path(shard: str) -> str:
     return f"{SHARDS_PREFIX}/{shard}.json"
 
 
-def dump_document(document: BaseModel) -> bytes:
-    """Return the one canonical serialisation: sorted keys, no spaces, one trailing newline."""
-    tree = document.model_dump(mode="json")
+def canonical(tree: object) -> bytes:
+    """Return the one serialisation of a tree of JSON values: sorted keys, no spaces, one trailing newline."""
     return (json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n").encode()
 
 
-def load_manifest(store: Store) -> Manifest:
+def dump_document(document: BaseModel) -> bytes:
+    """Return the canonical serialisation of a document."""
+    return canonical(document.model_dump(mode="json"))
+
+
+def dump_manifest(manifest: Manifest) -> bytes:
+    """Return the bytes of a manifest, with its own digest in them."""
+    tree = manifest.model_dump(mode="json", exclude={"manifest_sha256"})
+    return canonical(tree | {"manifest_sha256": hashlib.sha256(canonical(tree)).hexdigest()})
+
+
+def load_manifest(store: Store, unproved: bool = False) -> Manifest:
     """Return the manifest of the collection at `store`.
 
-    Raises ShardError when there is none (the build is not finished), when it is damaged or of another version.
+    Raises ShardError when there is none (the build is not finished), when it is damaged or of another version. One that
+    carries no digest of its own, as they were once written, loads with a warning. `unproved` loads one whose content is
+    not what its digest says, for those who look for what was changed.
     """
     if not store.exists(MANIFEST_PATH):
         raise ShardError(
             f"{store.url} holds no {MANIFEST_PATH}: it is no collection, or its build has not finished. "
             "Run shard-builder build (again) for it."
         )
-    return _parse(store.get(MANIFEST_PATH), Manifest, f"{store.url}/{MANIFEST_PATH}", FORMAT_NAME)
+    where = f"{store.url}/{MANIFEST_PATH}"
+    tree = _read_tree(store.get(MANIFEST_PATH), where, FORMAT_NAME)
+    recorded = tree.get("manifest_sha256")
+    try:
+        found = hashlib.sha256(canonical({k: v for k, v in tree.items() if k != "manifest_sha256"})).hexdigest()
+    except ValueError as error:  # 1e999 is a number of JSON, and infinite here
+        raise ShardError(f"{where} is damaged: {error}. Copy or build the collection again.") from error
+    if recorded is None:
+        _log.warning("%s is older than manifests with a digest: shard-builder verify tells whether it is whole", where)
+    elif recorded != found and not unproved:
+        raise ShardError(
+            f"{where} was changed after it was written: its content has sha256 {found[:16]}..., it recorded "
+            f"{str(recorded)[:16]}.... Copy or build the collection again; shard-builder verify says what differs."
+        )
+    return _validate(tree, Manifest, where)
 
 
 def load_sidecar(store: Store, shard: str, sha256: str | None = None) -> Sidecar:
@@ -183,15 +232,16 @@ def load_sidecar_with_digest(store: Store, shard: str, sha256: str | None = None
             f"{store.url}/{path} has sha256 {found[:16]}..., the manifest recorded {sha256[:16]}...: it is damaged or "
             "of another build. Copy or build the collection again."
         )
-    sidecar = _parse(data, Sidecar, f"{store.url}/{path}", "gfm-shard")
+    where = f"{store.url}/{path}"
+    sidecar = _validate(_read_tree(data, where, "gfm-shard"), Sidecar, where)
     if sidecar.name != shard:
         raise ShardError(f"{store.url}/{path} describes shard {sidecar.name}, expected {shard}.")
     return sidecar, found
 
 
-def _parse(data: bytes, model: type[D], where: str, format_name: str) -> D:
+def _read_tree(data: bytes, where: str, format_name: str) -> dict[str, Any]:
     try:
-        tree: Any = json.loads(data)
+        tree: Any = load_json(data)
     except ValueError as error:
         raise ShardError(f"{where} is not JSON: {error}. The file is damaged; build the collection again.") from error
     if not isinstance(tree, dict) or tree.get("format") != format_name:
@@ -200,9 +250,14 @@ def _parse(data: bytes, model: type[D], where: str, format_name: str) -> D:
         raise ShardError(
             f"{where} has format version {tree.get('version')!r}, this program reads version {FORMAT_VERSION}."
         )
+    return tree
+
+
+def _validate(tree: dict[str, Any], model: type[D], where: str) -> D:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         dotted = ".".join(str(part) for part in first["loc"])
-        raise ShardError(f"{where} breaks the shard contract at '{dotted}': {first['msg']}.") from None
+        found = f" (found {ascii(first['input'])[:80]})" if isinstance(first["input"], str) else ""
+        raise ShardError(f"{where} breaks the shard contract at '{dotted[:200]}': {first['msg']}{found}.") from None

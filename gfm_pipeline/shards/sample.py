@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from gfm_pipeline.config import StrictModel
-from gfm_pipeline.errors import ShardError
+from gfm_pipeline.config import StrictModel, load_json
+from gfm_pipeline.config.names import BandName, KeyName, PlainName, SensorName
+from gfm_pipeline.errors import DamageError, ShardError
 
 KEY_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 """WebDataset cuts a member name at its first dot, and a ustar header holds 100 ASCII bytes."""
@@ -18,11 +19,11 @@ MAX_KEY_LENGTH = 72
 class SensorRecord(StrictModel):
     """How one sensor of the sample is stored and where its pixels came from."""
 
-    bands: tuple[str, ...]
+    bands: tuple[BandName, ...]
     shape: tuple[int, ...]
     """[C,H,W], or [T,C,H,W] for a series."""
     dtype: str
-    codec: str
+    codec: PlainName
     """Extension of the member, see `gfm_pipeline.shards.codec`."""
     gsd_m: float | None = None
     dates: tuple[str, ...] = ()
@@ -42,8 +43,8 @@ class SensorRecord(StrictModel):
 class SampleRecord(StrictModel):
     """One place: its key, its sensors, and what is known about where and what it is."""
 
-    key: str
-    sensors: dict[str, SensorRecord] = Field(min_length=1)
+    key: KeyName
+    sensors: dict[SensorName, SensorRecord] = Field(min_length=1)
     crs: str | None = None
     """Coordinate reference system, as "EPSG:32633"; None when the archive carries none."""
     transform: tuple[float, float, float, float, float, float] | None = None
@@ -52,6 +53,18 @@ class SampleRecord(StrictModel):
     """Corners (longitude, latitude) in WGS 84, counter-clockwise, first not repeated."""
     labels: dict[str, Any] = {}
     """What the archive says about the content, e.g. {"class": "airport"}."""
+
+
+def parse_record(data: bytes | memoryview, where: str) -> SampleRecord:
+    """Return the record in the bytes of a json member; raise DamageError, which names `where`, for anything else."""
+    try:
+        return SampleRecord.model_validate(load_json(bytes(data)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        dotted = ".".join(str(part) for part in first["loc"])
+        raise DamageError(f"{where} is no sample record: '{dotted}': {first['msg']}.") from None
+    except ValueError as error:
+        raise DamageError(f"{where} is no sample record: {error}.") from error
 
 
 def is_key(key: str) -> bool:

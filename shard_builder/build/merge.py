@@ -14,6 +14,7 @@ from gfm_pipeline.shards.manifest import (
     ShardEntry,
     Sidecar,
     dump_document,
+    dump_manifest,
     load_sidecar_with_digest,
 )
 from gfm_pipeline.shards.stats import BandStats, merge
@@ -97,14 +98,25 @@ def merge_shards(
         leave_out(load_rejected(output))
         write_catalog(scratch / "catalog.parquet", output, sidecars())
     tally.close()
-    manifest = _manifest(config, source, plan, tally)
+    beside = {FAILURES_PATH: failures, CATALOG_PATH: scratch / "catalog.parquet"}
+    manifest = _manifest(config, source, plan, tally, {name: _sha256(path) for name, path in beside.items()})
     output.put_file(FAILURES_PATH, failures)
     output.put_file(CATALOG_PATH, scratch / "catalog.parquet")
-    output.put(MANIFEST_PATH, dump_document(manifest))
+    output.put(MANIFEST_PATH, dump_manifest(manifest))
     return manifest, rows
 
 
-def _manifest(config: BuildConfig, source: Source, plan: BuildPlan, tally: _Tally) -> Manifest:
+def _sha256(path: Path) -> str:
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            total.update(piece)
+    return total.hexdigest()
+
+
+def _manifest(
+    config: BuildConfig, source: Source, plan: BuildPlan, tally: _Tally, file_sha256: dict[str, str]
+) -> Manifest:
     specs = resolve_sensors(config, source.sensors)
     present = [sensor for sensor in specs if sensor in tally.samples_with]
     packed = sum(entry.samples for entry in tally.entries)
@@ -130,4 +142,5 @@ def _manifest(config: BuildConfig, source: Source, plan: BuildPlan, tally: _Tall
         inputs=plan.inputs,
         build_digest=config.digest(),
         counts=counts | {f"rule: {rule}": count for rule, count in sorted(tally.rules.items())},
+        file_sha256=file_sha256,
     )

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from gfm_pipeline.errors import ChecksumError, ShardError, UsageError, nearest
+from gfm_pipeline.errors import ChecksumError, UsageError, nearest
 from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.shards.codec import Raster
 from gfm_pipeline.shards.manifest import Manifest, Member, SampleEntry, load_sidecar, tar_path
 from gfm_pipeline.shards.quantise import decode_member
-from gfm_pipeline.shards.sample import SampleRecord
+from gfm_pipeline.shards.sample import SampleRecord, parse_record
 from gfm_pipeline.storage import Store
 from shard_builder.collection.choose import choose_samples
 
@@ -80,12 +79,7 @@ def read_sample(
 ) -> ShownSample:
     """Return one sample with the rasters of those of `sensors` that it carries; raise ShardError for damaged bytes."""
     where = f"{store.url}/{tar_path(shard)}: sample {entry.key}"
-    try:
-        record = SampleRecord.model_validate_json(_read(store, shard, entry.meta, where))
-    except ValidationError as error:
-        raise ShardError(
-            f"{where} has no valid record: {error.errors()[0]['msg']}. Try shard-builder verify."
-        ) from None
+    record = parse_record(_read(store, shard, entry.meta, where), f"{where}: its json member")
     rasters = {}
     for name in sensors:
         if (member := entry.sensors.get(name)) is not None:

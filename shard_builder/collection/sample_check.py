@@ -7,14 +7,12 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pydantic import ValidationError
-
 from gfm_pipeline.errors import ShardError
 from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.shards.codec import Raster, decode
 from gfm_pipeline.shards.manifest import Member, RasterMember, SampleEntry
 from gfm_pipeline.shards.quantise import decode_member
-from gfm_pipeline.shards.sample import SampleRecord
+from gfm_pipeline.shards.sample import SampleRecord, parse_record
 from gfm_pipeline.shards.tar import BLOCK
 from shard_builder.collection.problem import Place, ProblemList
 
@@ -96,10 +94,9 @@ def _read_record(
     content: bytes, entry: SampleEntry, specs: Mapping[str, SensorSpec], at: Place, problems: ProblemList
 ) -> SampleRecord | None:
     try:
-        record = SampleRecord.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        problems.add("record", "a sample record", f"'{'.'.join(map(str, first['loc']))}': {first['msg']}", at)
+        record = parse_record(content, "it")
+    except ShardError as error:
+        problems.add("record", "a sample record", str(error), at)
         return None
     problems.compare("key in the record", entry.key, record.key, at)
     problems.compare("sensors in the record", sorted(entry.sensors), sorted(record.sensors), at)

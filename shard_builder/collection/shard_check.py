@@ -71,6 +71,17 @@ class ShardChecker:
         """Check a whole shard, or its sidecar and the `chosen` of its samples."""
         problems = ProblemList(self._store.url, tar_path(entry.name), entry.name)
         result = ShardResult([], 0)
+        try:
+            self._check(entry, chosen, problems, result)
+        except Exception as error:  # damage may lead anywhere; what it led to is a problem of this shard alone
+            text = f"{type(error).__name__}: {error}"
+            problems.add("shard", "one that can be checked to its end", text, Place(path=sidecar_path(entry.name)))
+        result.problems, result.num_problems = problems.kept, problems.count
+        return result
+
+    def _check(
+        self, entry: ShardEntry, chosen: Sequence[int] | None, problems: ProblemList, result: ShardResult
+    ) -> None:
         sidecar = self._sidecar(entry, problems)
         if sidecar is not None:
             result.rejected = len(sidecar.rejected)
@@ -83,8 +94,6 @@ class ShardChecker:
             except StorageError as error:
                 problems.add("tar", f"{entry.bytes} bytes that can be read", str(error))
             self._check_catalog(sidecar, check.records, problems, result)
-        result.problems, result.num_problems = problems.kept, problems.count
-        return result
 
     def _sidecar(self, entry: ShardEntry, problems: ProblemList) -> Sidecar | None:
         """Return the sidecar if it can be read at all, even if it is not the one that the manifest recorded."""
@@ -209,7 +218,8 @@ class _TarCheck:
         if checked.record is not None:
             self.records[sample.key] = checked.record
         for name, raster in checked.rasters.items():
-            if checked.record is not None and checked.record.sensors[name].nodata_share is None:
+            said = checked.record.sensors.get(name) if checked.record is not None else None
+            if said is not None and said.nodata_share is None:
                 continue  # kept undecoded: the build's statistics leave it out
             if name in self._specs and raster.shape[-3] == len(self._specs[name].bands):
                 spec = self._specs[name]
@@ -234,7 +244,12 @@ class _TarCheck:
 
 
 def compare_statistics(
-    sensor: str, recorded: Sequence[BandStats], measured: Sequence[BandStats], problems: ProblemList, at: Place
+    sensor: str,
+    recorded: Sequence[BandStats],
+    measured: Sequence[BandStats],
+    problems: ProblemList,
+    at: Place,
+    tolerance: float = TOLERANCE,
 ) -> None:
     """Note every band whose recorded statistics are not the measured ones."""
     if not problems.compare(f"bands of {sensor}", [b.band for b in measured], [b.band for b in recorded], at):
@@ -243,8 +258,8 @@ def compare_statistics(
         scale = max(abs(expected.min), abs(expected.max))
         same = (
             (found.count, found.min, found.max) == (expected.count, expected.min, expected.max)
-            and math.isclose(found.mean, expected.mean, rel_tol=TOLERANCE, abs_tol=TOLERANCE * scale)
-            and math.isclose(found.m2, expected.m2, rel_tol=TOLERANCE, abs_tol=TOLERANCE * scale**2 * expected.count)
+            and math.isclose(found.mean, expected.mean, rel_tol=tolerance, abs_tol=tolerance * scale)
+            and math.isclose(found.m2, expected.m2, rel_tol=tolerance, abs_tol=tolerance * scale**2 * expected.count)
         )
         if not same:
             problems.add(f"statistics of {sensor} {expected.band}", _numbers(expected), _numbers(found), at)

@@ -21,7 +21,14 @@ from gfm_pipeline.storage import open_store
 from shard_builder.collection.choose import choose_samples, parse_share
 from shard_builder.collection.problem import Problem, ProblemList
 from shard_builder.collection.shard_check import ShardChecker, ShardResult
-from shard_builder.collection.whole_check import Totals, check_catalog, check_failures, check_listing, check_manifest
+from shard_builder.collection.whole_check import (
+    Totals,
+    check_catalog,
+    check_failures,
+    check_files,
+    check_listing,
+    check_manifest,
+)
 from shard_builder.executors.pool import end_with_parent, without_ctrl_c
 
 
@@ -58,13 +65,17 @@ def verify_collection(url: str, sample: str | None, workers: int, found: Found, 
     except ShardError as error:
         report.problems = 1
         found(Problem(url=f"{url}/{MANIFEST_PATH}", what="manifest", expected="a readable one", found=str(error)))
-        return report
+        try:
+            manifest = load_manifest(store, unproved=True)  # what was changed in it, then
+        except ShardError:
+            return report
     count = parse_share(sample, manifest.num_samples) if sample else None
     report.not_checked = _not_checked(count, manifest)
     problems = ProblemList(store.url, MANIFEST_PATH)
     check_manifest(store, manifest, problems)
     if reason := check_listing(store, manifest, problems):
         report.not_checked.append(reason)
+    check_files(store, manifest, problems)
     check_failures(store, problems)
     with_catalog = check_catalog(store, manifest, problems)
     totals = Totals(manifest)
@@ -94,6 +105,8 @@ def _tell_rest(url: str, path: str, result: ShardResult, found: Found) -> None:
 
 def _not_checked(count: int | None, manifest: Manifest) -> list[str]:
     always = ["whether the raw archives hold the same pixels"]
+    if manifest.manifest_sha256 is None:
+        always.append("units, ground sampling, inputs and counts of the manifest, which is older than its digest")
     if count is None:
         return always
     rest = manifest.num_samples - count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections import Counter
 from collections.abc import Iterable
 
@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from gfm_pipeline.config import load_json
 from gfm_pipeline.errors import ShardError, StorageError
 from gfm_pipeline.shards import CATALOG_PATH, FAILURES_PATH, MANIFEST_PATH
-from gfm_pipeline.shards.manifest import Manifest, Rejected, load_sidecar, sidecar_path, tar_path
+from gfm_pipeline.shards.manifest import Manifest, Rejected, canonical, load_sidecar, sidecar_path, tar_path
 from gfm_pipeline.shards.stats import BandStats, merge
 from gfm_pipeline.storage import Store
 from gfm_pipeline.storage.local import TEMPORARY_PREFIX
@@ -28,7 +29,7 @@ def check_manifest(store: Store, manifest: Manifest, problems: ProblemList) -> N
     """Check that the manifest agrees with itself, and was not edited."""
     # Not of the parsed manifest: a field that a later version of this program adds is no change of the file.
     data = store.get(MANIFEST_PATH)
-    if data != (json.dumps(json.loads(data), sort_keys=True, separators=(",", ":")) + "\n").encode():
+    if data != canonical(load_json(data)):
         problems.add("bytes of the manifest", "the canonical form of its content", "another form: it was edited")
     names = Counter(shard.name for shard in manifest.shards)
     for name, times in names.items():
@@ -40,8 +41,12 @@ def check_manifest(store: Store, manifest: Manifest, problems: ProblemList) -> N
         for sensor in manifest.sensors
     }
     problems.compare("samples_with", held, manifest.samples_with)
-    for name, spec in manifest.sensors.items():
-        problems.compare("name of the sensor", name, spec.name)
+    if "samples_packed" in manifest.counts:
+        problems.compare("counts.samples_packed", manifest.num_samples, manifest.counts["samples_packed"])
+    for name, bands in manifest.statistics.items():
+        problems.compare(
+            f"bands with statistics of {name}", list(manifest.sensors[name].bands), [b.band for b in bands]
+        )
 
 
 def check_listing(store: Store, manifest: Manifest, problems: ProblemList) -> str | None:
@@ -66,6 +71,20 @@ def check_listing(store: Store, manifest: Manifest, problems: ProblemList) -> st
             path = leftover.relative_to(folder).as_posix()
             problems.add("object", "no unfinished write", "one of a process that died", _at(path))
     return None
+
+
+def check_files(store: Store, manifest: Manifest, problems: ProblemList) -> None:
+    """Check the files that belong to no shard against the manifest, byte for byte, where it records them."""
+    for path, recorded in manifest.file_sha256.items():
+        total = hashlib.sha256()
+        try:
+            with store.open(path) as file:
+                while piece := file.read(2**22):
+                    total.update(piece)
+        except (OSError, ValueError) as error:
+            problems.add("file", "one that can be read", str(error), _at(path))
+        else:
+            problems.compare("sha256", recorded, total.hexdigest(), _at(path))
 
 
 def check_failures(store: Store, problems: ProblemList) -> None:
@@ -115,8 +134,11 @@ class Totals:
     def add(self, result: ShardResult) -> None:
         """Take in the next shard, in the manifest's order."""
         self._complete &= bool(result.statistics)
-        for sensor, bands in result.statistics.items():
-            self._statistics[sensor] = merge([part for part in (self._statistics.get(sensor), bands) if part])
+        try:
+            for sensor, bands in result.statistics.items():
+                self._statistics[sensor] = merge([part for part in (self._statistics.get(sensor), bands) if part])
+        except ValueError:  # bands that differ between sidecars, one of which is damaged: its shard says so
+            self._complete = False
         self._rejected += result.rejected
         self._rows += result.catalog_rows
         self._hashes.append(result.key_hashes)
@@ -126,7 +148,8 @@ class Totals:
         if self._complete:
             for sensor in self._manifest.sensors:
                 recorded = self._manifest.statistics.get(sensor, [])
-                compare_statistics(sensor, recorded, self._statistics.get(sensor, []), problems, Place())
+                # Exactly: the sum over shards is the same few operations everywhere.
+                compare_statistics(sensor, recorded, self._statistics.get(sensor, []), problems, Place(), tolerance=0.0)
             counts = self._manifest.counts
             if names := [name for name in ("samples_rejected", "samples_without_data") if name in counts]:
                 told = sum(counts[name] for name in names)

@@ -16,6 +16,7 @@ from gfm_pipeline.shards.manifest import (
     Manifest,
     Sidecar,
     dump_document,
+    dump_manifest,
     load_manifest,
     load_sidecar,
     sidecar_path,
@@ -52,7 +53,7 @@ def flip(path: Path, offset: int) -> None:
 def rewrite_manifest(folder: Path, change: Callable[[dict], None]) -> None:
     manifest = load_manifest(open_store(str(folder))).model_dump(mode="json")
     change(manifest)
-    (folder / "manifest.json").write_bytes(dump_document(Manifest.model_validate(manifest)))
+    (folder / "manifest.json").write_bytes(dump_manifest(Manifest.model_validate(manifest)))
 
 
 def rewrite_sidecar(folder: Path, number: int, change: Callable[[dict], None]) -> None:
