@@ -47,6 +47,13 @@ class PlannedRaster:
         return self.files[0].source_file + more
 
 
+OUTLINE = "@footprint"
+"""The label of a sample that an archive draws where its rasters tell no location: corners (longitude, latitude).
+
+It becomes the footprint of the record; no column of a table can have this name.
+"""
+
+
 @dataclass(frozen=True)
 class PlannedSample:
     """One sample to be: its key, where each of its sensors comes from, and what the archive says of its content."""

@@ -36,7 +36,7 @@ from shard_builder.build.pack import Packed, Packer
 from shard_builder.build.plan import PLAN_PATH, ShardTask, load_task
 from shard_builder.catalog import dump_rows, rows_path
 from shard_builder.config import BuildConfig, resolve_sensors
-from shard_builder.planned import PlannedSample
+from shard_builder.planned import OUTLINE, PlannedSample
 from shard_builder.sources.base import make_source
 
 WRITEBACK_BYTES = 2**23
@@ -219,6 +219,8 @@ def _sync(file: IO[bytes]) -> None:
 
 
 def _record(sample: PlannedSample, loaded: Mapping[str, Packed], specs: Mapping[str, SensorSpec]) -> SampleRecord:
+    labels = dict(sample.labels)
+    drawn = labels.pop(OUTLINE, None)
     place = next((item for item in loaded.values() if item.facts.georeference), None)
     georeference = place.facts.georeference if place else None
     return SampleRecord(
@@ -226,8 +228,8 @@ def _record(sample: PlannedSample, loaded: Mapping[str, Packed], specs: Mapping[
         sensors={sensor: _sensor_record(sample, sensor, item, specs[sensor]) for sensor, item in loaded.items()},
         crs=georeference.crs if georeference else None,
         transform=georeference.transform if georeference else None,
-        footprint=georeference.footprint(*place.shape[-2:]) if georeference and place else None,
-        labels=sample.labels,
+        footprint=georeference.footprint(*place.shape[-2:]) if georeference and place else drawn,
+        labels=labels,
     )
 
 

@@ -8,7 +8,8 @@ descending), `ANNOTATIONS/TARGET_<id>.npy` and `metadata.geojson`, which dates t
 unpacked is read as well. What agrees in the id is one sample; every sensor has dates of its own.
 
 Stated rules: float16 becomes float32; of the planes of a target the first, the crop type (0 background, 19 void), is
-the label raster. Not read: instance annotations and normalisation values. The archive tells no place of the pixels.
+the label raster. Not read: instance annotations and normalisation values. The outline of a place in `metadata.geojson`
+is the footprint of its sample; the pixels themselves have no georeference.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from typing import Any, ClassVar
 from gfm_pipeline.errors import ArchiveError, ItemError
 from gfm_pipeline.sensors import Display, SensorSpec
 from shard_builder.archives import ArchiveReader, MemberRef
-from shard_builder.planned import PlannedRaster
+from shard_builder.planned import OUTLINE, PlannedRaster
 from shard_builder.rasters.raster import Decoded
 from shard_builder.sources.base import SOURCES, InputView, Source
 from shard_builder.sources.shared.npy import decode_npy
+from shard_builder.sources.shared.outline import crs_of, outline
 
 _NAME = re.compile(r"pastis(-?r)?(_benchmark)?(\.zip|\.tar(\.gz)?|\.tgz)?$", re.IGNORECASE)
 _PARTS = ("ANNOTATIONS", "DATA_S1A", "DATA_S1D", "DATA_S2", "metadata.geojson")
@@ -92,7 +94,7 @@ class Pastis(Source):
         if not tables:
             where = f"{view.where}/{name}" if name else view.where
             raise ArchiveError(f"{where} has no metadata.geojson, which dates the series. Copy or download it again.")
-        places = _read_table(view.reader.read(tables[0]), tables[0])
+        places, crs = _read_table(view.reader.read(tables[0]), tables[0])
         for ref in refs:
             match = _FILE.fullmatch(ref.member)
             if match is None:
@@ -106,14 +108,23 @@ class Pastis(Source):
                 continue
             labels = {"fold": about["Fold"]} | ({"tile": about["TILE"]} if "TILE" in about else {})
             dates = _dates(about.get(_DATES.get(sensor, ""), {}))
-            view.add(number, sensor, PlannedRaster((ref,), dates=dates), **labels)
+            try:
+                ring = outline(about["geometry"], crs, tables[0].source_file)
+            except ItemError as error:
+                view.reject(number, ref.source_file, str(error))
+                continue
+            view.add(number, sensor, PlannedRaster((ref,), dates=dates), **labels, **({OUTLINE: ring} if ring else {}))
 
 
-def _read_table(data: bytes, ref: MemberRef) -> dict[int, dict[str, Any]]:
-    """Return what metadata.geojson says of each place; raise ArchiveError when it is not as published."""
+def _read_table(data: bytes, ref: MemberRef) -> tuple[dict[int, dict[str, Any]], str]:
+    """Return what metadata.geojson says of each place, its "geometry" beside the properties, and in which CRS.
+
+    Raises ArchiveError when it is not as published.
+    """
     try:
-        told = [feature["properties"] for feature in json.loads(data)["features"]]
-        return {int(about["ID_PATCH"]): about | {"Fold": int(about["Fold"])} for about in told}
+        table = json.loads(data)
+        told = [{**feature["properties"], "geometry": feature.get("geometry")} for feature in table["features"]]
+        return {int(about["ID_PATCH"]): about | {"Fold": int(about["Fold"])} for about in told}, crs_of(table)
     except (ValueError, KeyError, TypeError) as error:
         raise ArchiveError(
             f"{ref.source_file} is no GeoJSON with ID_PATCH and Fold of each place: {type(error).__name__} {error}. "

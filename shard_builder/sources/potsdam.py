@@ -11,6 +11,7 @@ Not read: normalised surface models (8-bit pictures), the maps for participants 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import ClassVar
 
 from shard_builder.config import BuildConfig
@@ -20,6 +21,11 @@ from shard_builder.sources.shared.isprs import Image, IsprsBenchmark, IsprsOptio
 _DSM = re.compile(r"(?:.*/)?dsm_potsdam_0?(\d+)_0?(\d+)\.tif")
 _TOP = re.compile(r"(?:(.*)/)?top_potsdam_(\d+)_(\d+)_(RGB|IRRG|RGBIR|label|label_noBoundary)\.tif")
 _WHAT = {"RGB": "rgb", "IRRG": "irrg", "RGBIR": "rgbir", "label": "all", "label_noBoundary": "no_boundary"}
+
+
+def _areas(rows: Mapping[int, tuple[int, int]]) -> frozenset[str]:
+    """Return the names of areas by row, each with its first and last column."""
+    return frozenset(f"potsdam_{row}_{n}" for row, (first, last) in rows.items() for n in range(first, last + 1))
 
 
 class PotsdamOptions(IsprsOptions):
@@ -38,6 +44,11 @@ class Potsdam(IsprsBenchmark):
         r"(ISPRS_)?Potsdam\w*(\.zip)?|[1-5]_(DSM|Ortho|Labels)\w*(\.zip)?", re.I
     )
     part_names: ClassVar[re.Pattern[str]] = archive_names
+
+    splits: ClassVar[Mapping[str, frozenset[str]]] = {
+        "train": _areas({2: (10, 12), 3: (10, 12), 4: (10, 12), 5: (10, 12), 6: (7, 12), 7: (7, 12)}),
+        "test": _areas({2: (13, 14), 3: (13, 14), 4: (13, 15), 5: (13, 15), 6: (13, 15), 7: (13, 13)}),
+    }
 
     def __init__(self, config: BuildConfig) -> None:
         """Raise ConfigError for unknown options."""

@@ -9,6 +9,7 @@ without boundaries; both may lie in one `Vaihingen.zip`. The same unpacked is re
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import ClassVar
 
 from shard_builder.config import BuildConfig
@@ -28,6 +29,11 @@ class Vaihingen(IsprsBenchmark):
         r"(ISPRS_semantic_labeling_)?Vaihingen\w*(\.zip)?", re.IGNORECASE
     )
     part_names: ClassVar[re.Pattern[str]] = re.compile(r"top|dsm|ISPRS_semantic_labeling_Vaihingen\w*(\.zip)?")
+
+    splits: ClassVar[Mapping[str, frozenset[str]]] = {
+        "train": frozenset(f"area{n}" for n in (1, 3, 5, 7, 11, 13, 15, 17, 21, 23, 26, 28, 30, 32, 34, 37)),
+        "test": frozenset(f"area{n}" for n in (2, 4, 6, 8, 10, 12, 14, 16, 20, 22, 24, 27, 29, 31, 33, 35, 38)),
+    }
 
     def __init__(self, config: BuildConfig) -> None:
         """Raise ConfigError for unknown options."""

@@ -20,13 +20,19 @@ def spacenet(folder: Path) -> Truth:
         for number in numbers:
             pan = rng.integers(1, 2000, (48, 48)).astype(np.uint16)
             ms = rng.integers(1, 2000, (12, 12, 8)).astype(np.uint16)
-            for kind, image, gsd in (("PAN", pan, 0.3), ("MUL", ms, 1.2), ("MUL-PanSharpen", ms, 1.2)):
+            sharp = rng.integers(1, 2000, (48, 48, 8)).astype(np.uint16)
+            for kind, image, gsd in (
+                ("PAN", pan, 0.3),
+                ("MUL", ms, 1.2),
+                ("MUL-PanSharpen", sharp, 0.3),
+                ("RGB-PanSharpen", sharp[..., [4, 2, 1]], 0.3),
+            ):
                 new = f"SN2_buildings_train_{city}_{kind}_img{number}.tif"
                 name = new if part == "Train" else f"{kind}_{city}_img{number}.tif"
                 members[f"{city}_{part}/{kind}/{name}"] = tiff(image, **utm(600000, 5400000, 32, gsd))
             members[f"{city}_{part}/geojson/buildings/buildings_{city}_img{number}.geojson"] = b"{}"
             key = f"{city}_{part[:5].strip('_').lower()}_img{number}"
-            truth[key] = {"pan": pan[None], "ms": ms.transpose(2, 0, 1)}
+            truth[key] = {"pan": pan[None], "ms": ms.transpose(2, 0, 1), "ms_ps": sharp.transpose(2, 0, 1)}
         name = f"SN2_buildings_train_{city}" if part == "Train" else f"{city}_{part}"
         tar_gz(folder / f"{name}.tar.gz", members)
     return truth

@@ -4,13 +4,15 @@ Gerke, "Use of the stair vision library within the ISPRS 2D semantic labeling be
 
 Stated rules: the files of an area are taken to begin in one corner and to have one pixel size; where they differ in
 size by a few pixels, tiles come from the part that all of them have. The colours of the maps become class numbers, "no
-class" (black, the boundaries that some maps leave out) becomes 255.
+class" (black, the boundaries that some maps leave out) becomes 255. The label `split` says whether the organisers gave
+the map of an area to participants (train) or kept it (test).
 """
 
 from __future__ import annotations
 
 import re
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -72,6 +74,8 @@ class IsprsBenchmark(Source):
     """Matches the names of its archives and folders."""
     part_names: ClassVar[re.Pattern[str]]
     """Matches the names of folders and archives in an unpacked one."""
+    splits: ClassVar[Mapping[str, frozenset[str]]]
+    """{split: areas} as published."""
 
     def __init__(self, image: Image, options: IsprsOptions) -> None:
         self.image = image
@@ -124,10 +128,11 @@ class IsprsBenchmark(Source):
                 )
                 raise ItemError(f"the files of {area} have different sizes ({told} px), expected one pixel grid")
         height, width = (min(side) for side in zip(*sizes, strict=True))
+        split = next(({"split": name} for name, areas in self.splits.items() if area in areas), {})
         for window in tile_windows(height, width, view.config):
             for sensor, ref in files.items():
                 key = f"{area}_r{window[0]}_c{window[1]}"
-                view.add(key, sensor, PlannedRaster((ref,), window), area=area)
+                view.add(key, sensor, PlannedRaster((ref,), window), area=area, **split)
 
 
 def _classes(decoded: Decoded, where: str) -> Decoded:

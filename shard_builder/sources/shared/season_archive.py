@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Mapping
 from typing import ClassVar
 
 from gfm_pipeline.errors import ArchiveError
@@ -21,6 +22,8 @@ class SeasonArchive(Source):
 
     not_read: ClassVar[dict[str, str]]
     """Why patches of a kind are left out, by what names call them."""
+    published_splits: ClassVar[Mapping[str, Mapping[str, frozenset[int]]]] = {}
+    """{split: {season: scenes}} of the archive's authors, which count where no list of patches is given."""
 
     def scan(self, view: InputView) -> None:
         """Plan one sample per place, in the order of the archives."""
@@ -28,6 +31,7 @@ class SeasonArchive(Source):
         lists = [name for name in names if _SPLIT.fullmatch(name)]
         for name in lists:
             _read_list(view, name)
+        self._splits = {} if lists else self.published_splits
         if any(_SCENE.fullmatch(name) and view.kind(name) == "folder" for name in names):
             self._scan_archive(view, "")  # the input is the folder of one season
             return
@@ -48,7 +52,11 @@ class SeasonArchive(Source):
                 reason = self.not_read[match[2]] if match else f"no patch of {view.config.source} by its name"
                 view.ignore(name or ref.member, reason)
             else:
-                view.add(f"{match[1]}_{match[3]}_p{match[4]}", match[2], PlannedRaster((ref,)))
+                labels = self._labels(match[1], int(match[3]))
+                view.add(f"{match[1]}_{match[3]}_p{match[4]}", match[2], PlannedRaster((ref,)), **labels)
+
+    def _labels(self, season: str, scene: int) -> dict[str, str]:
+        return next(({"split": name} for name, scenes in self._splits.items() if scene in scenes.get(season, ())), {})
 
 
 def _read_list(view: InputView, name: str) -> None:

@@ -11,6 +11,9 @@ import pytest
 from gfm_pipeline.errors import ConfigError, ItemError
 from shard_builder.build.build import BuildReport, build_collection
 from shard_builder.config import BuildConfig
+from shard_builder.sources.potsdam import Potsdam
+from shard_builder.sources.shared.isprs import IsprsBenchmark
+from shard_builder.sources.vaihingen import Vaihingen
 from tests.conftest import ROOT
 from tests.contracts.test_sources import read_with_public_libraries
 from tests.make import isprs
@@ -90,3 +93,28 @@ def test_the_published_layouts_are_recognised(source: str, options: dict[str, st
     assert report.manifest.counts["samples_duplicate"] >= 8
     assert report.manifest.num_samples == report.manifest.counts["samples_planned"] > 0
     assert {entry.sensors for entry in report.manifest.shards} == {(options.get("image", "irrg"), "classes")}
+
+
+@pytest.mark.parametrize(("source", "train", "test"), [(Vaihingen, 16, 17), (Potsdam, 24, 14)])
+def test_published_splits_are_of_all_areas(source: type[IsprsBenchmark], train: int, test: int) -> None:
+    assert {name: len(areas) for name, areas in source.splits.items()} == {"train": train, "test": test}
+    assert not source.splits["train"] & source.splits["test"]
+
+
+def test_areas_have_their_split(tmp_path: Path) -> None:
+    areas = {"area1": "train", "area2": "test", "area99": None}
+    image = tiff(np.ones((64, 64, 3), np.uint8))
+    members = {f"top/top_mosaic_09cm_{area}.tif": image for area in areas}
+    zipped(tmp_path / "ISPRS_semantic_labeling_Vaihingen.zip", members)
+    build("vaihingen", tmp_path, tmp_path / "out")
+    metas = {meta["labels"]["area"]: meta["labels"] for _, _, meta in read_with_public_libraries(tmp_path / "out")}
+    assert {area: labels.get("split") for area, labels in metas.items()} == areas
+
+
+def test_areas_of_potsdam_have_their_split(tmp_path: Path) -> None:
+    areas = {"potsdam_2_10": "train", "potsdam_7_13": "test", "potsdam_6_13": "test", "potsdam_6_7": "train"}
+    image = tiff(np.ones((64, 64, 3), np.uint8))
+    zipped(tmp_path / "2_Ortho_RGB.zip", {f"2_Ortho_RGB/top_{area}_RGB.tif": image for area in areas})
+    build("potsdam", tmp_path, tmp_path / "out")
+    metas = {meta["labels"]["area"]: meta["labels"] for _, _, meta in read_with_public_libraries(tmp_path / "out")}
+    assert {area: labels.get("split") for area, labels in metas.items()} == areas

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import shapely
+from pyproj import Transformer
 
 from gfm_pipeline.errors import ArchiveError
 from shard_builder.build.build import BuildReport, build_collection
@@ -14,6 +19,7 @@ from shard_builder.config import BuildConfig
 from tests.conftest import ROOT
 from tests.contracts.test_sources import read_with_public_libraries
 from tests.make.archives import MAKERS, zipped
+from tests.make.folder import npy
 from tests.make.pastis import broken
 
 LAYOUT = ROOT.parent / "shared" / "layouts" / "pastis"
@@ -76,3 +82,68 @@ def test_the_published_layout(tmp_path: Path) -> None:
     shapes = {name: raster.shape for name, raster in found["3"][0].items()}
     assert shapes == {"s2_theia": (9, 10, 32, 32), "s1a": (8, 3, 32, 32), "s1d": (4, 3, 32, 32), "crops": (1, 32, 32)}
     assert found["3"][1]["labels"] == {"fold": 4}
+
+
+SQUARE = [[600000.0, 6600000.0], [601280.0, 6600000.0], [601280.0, 6601280.0], [600000.0, 6601280.0]]
+"""A place of PASTIS in the coordinates of France (EPSG:2154)."""
+LAMBERT = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::2154"}}
+
+
+def one_place(folder: Path, geometry: Any, crs: Any = LAMBERT) -> None:
+    table = {
+        "crs": crs,
+        "features": [{"properties": {"Fold": 1, "ID_PATCH": 7, "dates-S2": {"0": 20180917}}, "geometry": geometry}],
+    }
+    zipped(
+        folder / "PASTIS.zip",
+        {
+            "PASTIS/metadata.geojson": json.dumps(table).encode(),
+            "PASTIS/DATA_S2/S2_7.npy": npy(np.ones((1, 10, 8, 8), "i2")),
+        },
+    )
+
+
+@pytest.mark.parametrize("ring", [[*SQUARE, SQUARE[0]], SQUARE, SQUARE[::-1]])
+@pytest.mark.parametrize("kind", ["Polygon", "MultiPolygon"])
+def test_the_outline_of_a_place_is_its_footprint(kind: str, ring: list[list[float]], tmp_path: Path) -> None:
+    one_place(tmp_path, {"type": kind, "coordinates": [ring] if kind == "Polygon" else [[ring]]})
+    build(tmp_path, tmp_path / "out")
+    ((_, _, meta),) = read_with_public_libraries(tmp_path / "out")
+    to_wgs84 = Transformer.from_crs(2154, 4326, always_xy=True)
+    expected = shapely.Polygon([to_wgs84.transform(*corner) for corner in SQUARE])
+    found = shapely.Polygon(meta["footprint"])
+    assert found.exterior.is_ccw
+    assert len(meta["footprint"]) == 4
+    assert found.symmetric_difference(expected).area < 1e-12
+    assert meta["labels"] == {"fold": 1}
+    (row,) = pq.read_table(tmp_path / "out/catalog.parquet").to_pylist()
+    assert shapely.from_wkb(row["geometry"]).equals(found)
+
+
+def test_an_outline_without_a_crs_is_in_wgs_84(tmp_path: Path) -> None:
+    ring = [[2.0, 46.0], [2.1, 46.0], [2.1, 46.1], [2.0, 46.1]]
+    one_place(tmp_path, {"type": "Polygon", "coordinates": [ring]}, crs=None)
+    build(tmp_path, tmp_path / "out")
+    ((_, _, meta),) = read_with_public_libraries(tmp_path / "out")
+    assert meta["footprint"] == ring
+
+
+@pytest.mark.parametrize(
+    ("geometry", "crs"),
+    [
+        ({"type": "Point", "coordinates": [2, 46]}, None),
+        ({"type": "Polygon"}, None),
+        ({"type": "Polygon", "coordinates": [[]]}, None),
+        ({"type": "Polygon", "coordinates": [[[2, 46], [2, 47]]]}, None),
+        ({"type": "Polygon", "coordinates": [[[2, "x"], [2, 47], [3, 47]]]}, None),
+        ({"type": "MultiPolygon", "coordinates": [[SQUARE], [SQUARE]]}, LAMBERT),
+        ({"type": "Polygon", "coordinates": [SQUARE]}, None),
+        ({"type": "Polygon", "coordinates": [SQUARE]}, {"properties": {"name": "nowhere"}}),
+    ],
+)
+def test_an_outline_that_is_none_is_named(geometry: Any, crs: Any, tmp_path: Path) -> None:
+    one_place(tmp_path, geometry, crs)
+    report = build(tmp_path, tmp_path / "out", on_error="skip")
+    (row,) = report.rejected
+    assert row.item == "7"
+    assert "metadata.geojson" in row.reason

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gfm_pipeline.errors import ArchiveError
 from shard_builder.build.build import BuildReport, build_collection
 from shard_builder.config import BuildConfig
+from shard_builder.sources.sen12mscr import Sen12MSCR
 from tests.conftest import ROOT
 from tests.contracts.test_sources import read_with_public_libraries, unpack
-from tests.make.archives import MAKERS
+from tests.make.archives import MAKERS, tar_gz, tiff
 
 RAW = ROOT.parent / "shared" / "raw"
 LAYOUT = ROOT.parent / "shared" / "layouts" / "sen12ms"
@@ -81,3 +83,31 @@ def test_the_published_layout(tmp_path: Path) -> None:
     assert report.manifest.num_samples == 8
     assert {entry.sensors for entry in report.manifest.shards} == {("s1", "s2", "lc")}
     assert sum("is that of" in row.reason for row in report.rejected) == 24
+
+
+def test_scenes_of_sen12ms_cr_have_the_split_of_its_authors(tmp_path: Path) -> None:
+    scenes = [scene for by_season in Sen12MSCR.published_splits.values() for s in by_season.items() for scene in s[1]]
+    counts = {name: sum(map(len, seasons.values())) for name, seasons in Sen12MSCR.published_splits.items()}
+    assert counts == {"train": 155, "val": 10, "test": 10}
+    assert len(scenes) == 175
+    patches = {
+        (season, n): name for name, by in Sen12MSCR.published_splits.items() for season in by for n in by[season]
+    }
+    assert len(patches) == 175  # no scene is in two of them
+    members = {
+        f"ROIs1158_spring_s1/s1_{n}/ROIs1158_spring_s1_{n}_p1.tif": tiff(np.full((8, 8, 2), -9, np.float32))
+        for n in (1, 17, 106, 999)
+    }
+    tar_gz(tmp_path / "ROIs1158_spring_s1.tar.gz", members)
+    build("sen12mscr", tmp_path, tmp_path / "out")
+    metas = {key: meta["labels"] for key, _, meta in read_with_public_libraries(tmp_path / "out")}
+    assert metas == {
+        "ROIs1158_spring_1_p1": {"split": "train"},
+        "ROIs1158_spring_17_p1": {"split": "val"},
+        "ROIs1158_spring_106_p1": {"split": "test"},
+        "ROIs1158_spring_999_p1": {},
+    }
+    (tmp_path / "test_list.txt").write_text("ROIs1158_spring_s1_1_p1.tif\n")
+    build("sen12mscr", tmp_path, tmp_path / "own")
+    own = {key: meta["labels"] for key, _, meta in read_with_public_libraries(tmp_path / "own")}
+    assert own == {key: {"split": "test"} if key == "ROIs1158_spring_1_p1" else {} for key in metas}
