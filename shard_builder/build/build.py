@@ -15,6 +15,7 @@ from gfm_pipeline.errors import ConfigError, ShardError
 from gfm_pipeline.shards import MANIFEST_PATH
 from gfm_pipeline.shards.manifest import Manifest, Rejected, load_manifest
 from gfm_pipeline.storage import Store, open_store
+from shard_builder.build.declared import adopt, find_declared
 from shard_builder.build.merge import merge_shards
 from shard_builder.build.plan import BuildPlan, load_plan, make_plan
 from shard_builder.build.replaced import check_not_replaced, forget_replaced, is_unchanged
@@ -188,7 +189,8 @@ def _plan(config: BuildConfig, source: Source, output: Store, progress: Progress
         reader = open_reader(config, output, scratch)
         try:
             scan_input(source, InputView(store, only, reader, config, scan))
-            plan = make_plan(config, scan, specs, source.required, output)
+            declared = find_declared(source, scan, specs, reader)
+            plan = make_plan(config, scan, adopt(specs, declared), source.required, output, declared)
         finally:
             reader.close()
             scan.close()

@@ -19,6 +19,7 @@ from gfm_pipeline.shards.manifest import (
 )
 from gfm_pipeline.shards.stats import BandStats, merge
 from gfm_pipeline.storage import Store
+from shard_builder.build.declared import adopt
 from shard_builder.build.plan import BuildPlan, load_rejected
 from shard_builder.build.scratch_tables import ScratchTables
 from shard_builder.catalog import write_catalog
@@ -117,7 +118,7 @@ def _sha256(path: Path) -> str:
 def _manifest(
     config: BuildConfig, source: Source, plan: BuildPlan, tally: _Tally, file_sha256: dict[str, str]
 ) -> Manifest:
-    specs = resolve_sensors(config, source.sensors)
+    specs = adopt(resolve_sensors(config, source.sensors), plan.declared)
     present = [sensor for sensor in specs if sensor in tally.samples_with]
     packed = sum(entry.samples for entry in tally.entries)
     counts = {

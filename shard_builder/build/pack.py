@@ -53,8 +53,10 @@ class Packer:
         """Return whether the images of a sample are decoded even where their own bytes are kept."""
         return self._config.decode == "all" or zlib.crc32(key.encode()) % SAMPLED == 0
 
-    def pack(self, planned: PlannedRaster, spec: SensorSpec, decode: bool = True) -> Packed:
+    def pack(self, planned: PlannedRaster, spec: SensorSpec, decode: bool = True, adopted: bool = False) -> Packed:
         """Return the member of a planned sensor; raise ItemError when its pixels do not fit the specification.
+
+        `adopted`: its nodata is what files of the sensor declare, not what the configuration says.
 
         The archive's own bytes are kept where they can be, unless the configuration changes the sensor; only then
         may they stay undecoded.
@@ -65,7 +67,7 @@ class Packer:
             if original is not None:
                 return Packed(Facts(), original.shape, spec.dtype, original.extension, original.data, None)
         decoded = self._source.load(planned, spec, self._files)
-        pixels = prepare(decoded, planned, spec, override)
+        pixels = prepare(decoded, planned, spec, override, adopted)
         shape = pixels.raster.shape
         if override.codec is None and decoded.original is not None and not pixels.changed:
             return Packed(decoded.facts, shape, str(pixels.raster.dtype), *decoded.original, pixels)

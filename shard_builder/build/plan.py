@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ from gfm_pipeline.errors import ItemError, ShardError
 from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.shards.manifest import InputFile, Rejected, dump_document
 from gfm_pipeline.storage import Store
+from shard_builder.build.declared import Declared
 from shard_builder.build.scan import Scan
 from shard_builder.config import BuildConfig
 from shard_builder.planned import PlannedRaster, PlannedSample
@@ -41,7 +42,9 @@ class ShardTask:
     sensors: tuple[str, ...]
     samples: tuple[PlannedSample, ...]
     digest: str
-    """sha256 of the configuration, of the archives that the samples lie in, and of everything above."""
+    """sha256 of the configuration, of the archives that the samples lie in, and of everything else here."""
+    declared: dict[str, Declared] = field(default_factory=dict)
+    """What the files of its sensors declare and the configuration does not say."""
 
 
 class TaskEntry(StrictModel):
@@ -84,6 +87,8 @@ class BuildPlan(StrictModel):
     unpaired: tuple[str, ...]
     """The first unpaired samples, each with what it lacks."""
     ignored: tuple[IgnoredFiles, ...]
+    declared: dict[str, Declared] = {}
+    """By sensor, what its files declare and the configuration does not say."""
 
     @property
     def digest(self) -> str:
@@ -93,7 +98,12 @@ class BuildPlan(StrictModel):
 
 
 def make_plan(
-    config: BuildConfig, scan: Scan, specs: Mapping[str, SensorSpec], required: tuple[str, ...], store: Store
+    config: BuildConfig,
+    scan: Scan,
+    specs: Mapping[str, SensorSpec],
+    required: tuple[str, ...],
+    store: Store,
+    declared: Mapping[str, Declared] | None = None,
 ) -> BuildPlan:
     """Plan the shards and write the plan to `store`, plan.json last.
 
@@ -116,7 +126,8 @@ def make_plan(
     tasks: list[TaskEntry] = []
     for present in sorted(set(sizes) - set(dropped), key=lambda present: (-len(present), present)):
         for samples in _split(scan.samples(present), config, specs):
-            task = _task(f"{config.collection}-{len(tasks):06d}", present, samples, config, scan)
+            said = {sensor: declared[sensor] for sensor in present if declared and sensor in declared}
+            task = _task(f"{config.collection}-{len(tasks):06d}", present, samples, config, scan, said)
             store.put(f"{TASKS_PREFIX}/{task.name}.json", _TASK.dump_json(task))
             size = sum(_weight(raster, specs[s]) for sample in samples for s, raster in sample.rasters.items())
             entry = TaskEntry(name=task.name, sensors=present, samples=len(samples), bytes=size, digest=task.digest)
@@ -137,6 +148,7 @@ def make_plan(
         num_dropped=sum(sizes[present] for present in dropped),
         unpaired=tuple(examples[:EXAMPLES]),
         ignored=tuple(IgnoredFiles(**asdict(item)) for item in scan.ignored),
+        declared=dict(declared or {}),
     )
     store.put(PLAN_PATH, dump_document(plan))
     return plan
@@ -197,14 +209,20 @@ def _weight(raster: PlannedRaster, spec: SensorSpec) -> int:
 
 
 def _task(
-    name: str, sensors: tuple[str, ...], samples: list[PlannedSample], config: BuildConfig, scan: Scan
+    name: str,
+    sensors: tuple[str, ...],
+    samples: list[PlannedSample],
+    config: BuildConfig,
+    scan: Scan,
+    declared: dict[str, Declared],
 ) -> ShardTask:
     archives = {ref.archive for sample in samples for raster in sample.rasters.values() for ref in raster.files}
     # Archives too: other pixels may well come in members of the same names and sizes.
     prints = [[item.path, item.fingerprint] for item in scan.inputs if item.path in archives]
-    base = json.dumps([config.digest(), prints, name, sensors]).encode()
+    said = [{sensor: item.model_dump() for sensor, item in declared.items()}] if declared else []
+    base = json.dumps([config.digest(), prints, name, sensors, *said]).encode()
     digest = hashlib.sha256(base + _SAMPLES.dump_json(tuple(samples))).hexdigest()
-    return ShardTask(name, sensors, tuple(samples), digest)
+    return ShardTask(name, sensors, tuple(samples), digest, declared)
 
 
 _SAMPLES = TypeAdapter(tuple[PlannedSample, ...])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gfm_pipeline.shards.manifest import Rejected
 from gfm_pipeline.storage import Store
+from shard_builder.build.declared import adopt
 from shard_builder.build.pack import Packer
 from shard_builder.build.plan import BuildPlan, TaskEntry, load_task
 from shard_builder.build.workspace import open_reader
@@ -45,14 +46,15 @@ def try_samples(config: BuildConfig, plan: BuildPlan, output: Store, scratch: Pa
     """Return what becomes of some samples of the plan in `output`; raise what would end a build whatever its policy."""
     lenient = config.model_copy(update={"on_error": "skip"})  # all that is wrong is of interest, not the first
     source = make_source(config)
-    specs = resolve_sensors(config, source.sensors)
+    specs = adopt(resolve_sensors(config, source.sensors), plan.declared)
     reader = open_reader(config, output, scratch)
     packer = Packer(config, source, reader)
     trial = Trial()
     try:
         for sample, is_first in _chosen(plan, output):
             started = time.perf_counter()
-            found = pack_sample(sample, packer, specs, lenient, is_first or packer.decodes(sample.key))
+            decode = is_first or packer.decodes(sample.key)
+            found = pack_sample(sample, packer, specs, lenient, decode, plan.declared)
             trial.seconds += time.perf_counter() - started
             trial.tried += 1
             if isinstance(found, Rejected):

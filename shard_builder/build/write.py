@@ -32,6 +32,7 @@ from gfm_pipeline.shards.tar import ShardTar
 from gfm_pipeline.storage import Store
 from gfm_pipeline.storage.local import TEMPORARY_PREFIX
 from shard_builder.archives import ArchiveReader
+from shard_builder.build.declared import Declared, adopt, adopts_nodata
 from shard_builder.build.pack import Packed, Packer
 from shard_builder.build.plan import PLAN_PATH, ShardTask, load_task
 from shard_builder.catalog import dump_rows, rows_path
@@ -74,7 +75,7 @@ class ShardWriter:
             temporary = Path(path)
             try:
                 with os.fdopen(descriptor, "wb") as file:
-                    shard = _ShardUnderWay(ShardTar(file), task, self._specs)
+                    shard = _ShardUnderWay(ShardTar(file), task, adopt(self._specs, task.declared))
                     disk = _Writeback(file)
                     for sample in task.samples:
                         self._add(shard, sample)
@@ -104,7 +105,7 @@ class ShardWriter:
 
     def _add(self, shard: _ShardUnderWay, sample: PlannedSample) -> None:
         decode = not shard.entries or self._packer.decodes(sample.key)  # a shard without statistics would be of no use
-        found = pack_sample(sample, self._packer, self._specs, self._config, decode)
+        found = pack_sample(sample, self._packer, shard.specs, self._config, decode, shard.task.declared)
         if isinstance(found, Rejected):
             shard.rejected.append(found.model_copy(update={"shard": shard.task.name}))
         else:
@@ -112,9 +113,16 @@ class ShardWriter:
 
 
 def pack_sample(
-    sample: PlannedSample, packer: Packer, specs: Mapping[str, SensorSpec], config: BuildConfig, decode: bool
+    sample: PlannedSample,
+    packer: Packer,
+    specs: Mapping[str, SensorSpec],
+    config: BuildConfig,
+    decode: bool,
+    declared: Mapping[str, Declared],
 ) -> dict[str, Packed] | Rejected:
     """Return the members of a sample by sensor, or why a policy of the build leaves it out.
+
+    `specs` are those with what the files declare.
 
     Raises ItemError for what cannot be packed when the policy is `fail`.
     """
@@ -123,8 +131,11 @@ def pack_sample(
     try:
         for name, planned in sample.rasters.items():
             source_file = planned.source_file
-            packed = packer.pack(planned, specs[name], decode)
-            if (packed.nodata_share or 0.0) > config.max_nodata:
+            spec, adopted = specs[name], adopts_nodata(declared, name)
+            packed = packer.pack(planned, spec, decode, adopted)
+            # What a class map declares by itself is often its background: no reason to leave the place out.
+            sparse = adopted and spec.kind == "labels"
+            if (packed.nodata_share or 0.0) > config.max_nodata and not sparse:
                 reason = f"{packed.nodata_share:.0%} of {name} was not measured"
                 policy = f"max_nodata={config.max_nodata:g}"
                 return Rejected(item=sample.key, source_file=source_file, reason=reason, policy=policy)
@@ -146,7 +157,7 @@ class _ShardUnderWay:
         self.entries: list[SampleEntry] = []
         self.records: list[SampleRecord] = []
         self.rejected: list[Rejected] = []
-        self._specs = specs
+        self.specs = specs
         self._rules: Counter[str] = Counter()
         self._statistics: dict[str, list[stats.BandStats]] = {sensor: [] for sensor in task.sensors}
 
@@ -159,9 +170,9 @@ class _ShardUnderWay:
                 self._rules[f"{sensor}: kept undecoded, not in the statistics"] += 1
                 continue
             self._rules.update(pixels.rules)
-            measured = stats.measure(pixels.raster, self._specs[sensor].bands, pixels.measured)
+            measured = stats.measure(pixels.raster, self.specs[sensor].bands, pixels.measured)
             self._statistics[sensor] = stats.merge([part for part in (self._statistics[sensor], measured) if part])
-        record = _record(sample, loaded, self._specs)
+        record = _record(sample, loaded, self.specs)
         members["json"] = dump_document(record)
         written = self.tar.add(sample.key, members)
         self.records.append(record)

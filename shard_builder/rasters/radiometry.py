@@ -42,13 +42,21 @@ class Pixels:
         return 0.0 if self.measured is None else 1.0 - float(self.measured.mean())
 
 
-def prepare(decoded: Decoded, planned: PlannedRaster, spec: SensorSpec, override: SensorOverride) -> Pixels:
-    """Return the pixels of a sensor as its specification wants them; raise ItemError when they do not fit it."""
+def prepare(
+    decoded: Decoded, planned: PlannedRaster, spec: SensorSpec, override: SensorOverride, adopted: bool = False
+) -> Pixels:
+    """Return the pixels of a sensor as its specification wants them; raise ItemError when they do not fit it.
+
+    `adopted`: the sensor's nodata is what its files declare, so that a pixel of another file that has this value by
+    chance is an error, or reported where its file declares nothing.
+    """
     where = planned.source_file
     given = decoded.raster
     decoded = in_declared_order(decoded, spec, where)
     _check_bands(decoded, spec, where)
+    known = _adopted(decoded, spec, where) if adopted else ()
     raster, rules = _fill_nodata(decoded, spec, planned)
+    rules = known + rules
     if raster.dtype.kind == "f" and np.isinf(raster).any():
         count = int(np.isinf(raster).sum())
         raise ItemError(f"{spec.name} has {count} infinite pixels in {where}, expected numbers.")
@@ -122,6 +130,28 @@ def _as_declared(
             f"sensors.{spec.name}.dtype to a type that holds them, or its nodata where they are NaN."
         )
     return cast, (*rules, f"{spec.name}: {raster.dtype} stored as {spec.dtype}, every number kept")
+
+
+def _adopted(decoded: Decoded, spec: SensorSpec, where: str) -> tuple[str, ...]:
+    """Return the rules of a nodata value that other files of the sensor declare; raise ItemError for clashes."""
+    raster, nodata = decoded.raster, spec.nodata
+    assert nodata is not None
+    declared = nodata_of_bands(decoded.facts.nodata, raster.shape[-3])
+    rules: dict[str, None] = {}
+    for band, value in enumerate(declared):
+        if value == nodata:
+            rules[f"{spec.name}: nodata {nodata:g} as the files declare it"] = None
+            continue
+        count = np.count_nonzero(is_declared(raster[..., band, :, :], nodata))
+        if not count:
+            continue
+        if value is not None and holds(raster.dtype, value):
+            raise ItemError(
+                f"{where} declares nodata {value:g} for {spec.name}, and {count} of its pixels have the value "
+                f"{nodata:g}, which other files declare. Set sensors.{spec.name}.nodata to a value that no pixel has."
+            )
+        rules[f"{spec.name}: file declares no nodata, its pixels of {nodata:g} count as not measured"] = None
+    return tuple(rules)
 
 
 def _declared(decoded: Decoded, spec: SensorSpec, fill: float | None) -> tuple[NDArray[np.bool_], tuple[str, ...]]:

@@ -1,63 +1,15 @@
-"""What NetCDF and zarr attributes say by the CF conventions: dates, nodata, the grid. All of it optional."""
+"""What NetCDF and zarr attributes say of the grid by the CF conventions. All of it is optional."""
 
 from __future__ import annotations
 
-import re
-from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
 
-from gfm_pipeline.errors import ItemError
-from gfm_pipeline.shards.codec import Raster
 from shard_builder.rasters.georeference import Georeference
-from shard_builder.sources.shared.patterns import iso_date
 
-_UNITS = re.compile(r"(day|hour|minute|second|millisecond|microsecond|nanosecond)s? since (\d{4}-\d{1,2}-\d{1,2}.*)")
-_SECONDS = {"day": 86400.0, "hour": 3600.0, "minute": 60.0, "second": 1.0}
 MAX_BANDS = 4096
 """An axis with more positions has no names that are read."""
-_FRACTIONS = {"millisecond": 1e-3, "microsecond": 1e-6, "nanosecond": 1e-9}
-
-
-def read_dates(array: Any, where: str) -> tuple[str, ...]:
-    """Return the dates in an array as ISO 8601; raise ItemError for what tells none.
-
-    Text holds them as YYYYMMDD or YYYY-MM-DD somewhere in it (a product name, say); numbers need the attribute `units`
-    ("days since 1990-01-01"), or are YYYYMMDD themselves.
-    """
-    values = np.atleast_1d(np.asarray(array[()])).ravel()
-    if values.dtype.kind == "M":
-        return tuple(iso_date(str(value)) for value in values.astype("datetime64[s]"))
-    if values.dtype.kind in "SOU":
-        return tuple(iso_date(v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v)) for v in values)
-    units = _text(array.attrs.get("units", ""))
-    found = _UNITS.fullmatch(units.strip())
-    if found is None:
-        if values.dtype.kind in "iu" and all(19000101 <= int(value) <= 21001231 for value in values):
-            return tuple(iso_date(str(int(value))) for value in values)
-        raise ItemError(f"{where} holds numbers of units {units!r}, expected 'days since ...' or the like.")
-    start = datetime.fromisoformat(iso_date(found[2]).removesuffix("Z")).replace(tzinfo=timezone.utc)
-    seconds = {**_SECONDS, **_FRACTIONS}[found[1]]
-    return tuple(_iso(start + timedelta(seconds=float(value) * seconds)) for value in values)
-
-
-def declared_nodata(array: Any) -> float | None:
-    """Return the value for "nothing was measured" that an array declares, or None."""
-    attributes = dict(array.attrs)
-    for name in ("_FillValue", "missing_value", "nodata"):
-        if name in attributes:
-            values = np.atleast_1d(attributes[name]).ravel()
-            if len(values) == 1 and values.dtype.kind in "iuf":
-                return float(values[0])
-    return None
-
-
-def unsigned(array: Any, values: Raster) -> Raster:
-    """Return integers as unsigned ones where the attribute `_Unsigned` says that they are meant so."""
-    if values.dtype.kind == "i" and _text(array.attrs.get("_Unsigned", "")).lower() == "true":
-        return values.view(values.dtype.str.replace("i", "u"))
-    return values
 
 
 def grid_of(group: Any, array: Any, size: tuple[int, int]) -> Georeference | None:
@@ -123,8 +75,3 @@ def _crs(group: Any, array: Any) -> str | None:
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def _iso(moment: datetime) -> str:
-    whole_day = not (moment.hour or moment.minute or moment.second)
-    return moment.strftime("%Y-%m-%d" if whole_day else "%Y-%m-%dT%H:%M:%SZ")

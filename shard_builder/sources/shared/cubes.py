@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gfm_pipeline.errors import ItemError
 from gfm_pipeline.sensors import SensorSpec
@@ -14,9 +15,11 @@ from gfm_pipeline.shards.codec import Raster
 from shard_builder.archives import ArchiveReader, MemberRef
 from shard_builder.planned import Window
 from shard_builder.rasters.georeference import Georeference
-from shard_builder.rasters.raster import Decoded, Facts
+from shard_builder.rasters.raster import Decoded, Facts, Scaling
 from shard_builder.rasters.tiff_page import MAX_PIXELS
-from shard_builder.sources.shared.cf import band_names_of, declared_nodata, grid_of, read_dates, unsigned
+from shard_builder.sources.shared.cf import band_names_of, grid_of
+from shard_builder.sources.shared.cf_time import read_dates
+from shard_builder.sources.shared.cf_values import CfValues, read_values, with_sign
 from shard_builder.sources.shared.npy import native
 from shard_builder.sources.shared.sensor import OwnSensor
 from shard_builder.sources.shared.zarr_store import is_zarr, open_zarr
@@ -87,21 +90,22 @@ class Cube:
         self.shape: tuple[int, int, int] = (channels, int(size["H"]), int(size["W"]))
         self.steps: int | None = int(size["T"]) if "T" in size else None
         self.dtype: np.dtype[np.generic] = first.dtype
-        declared = tuple(declared_nodata(array) for array in self._arrays)
-        nodata = declared if any(value is not None for value in declared) else ()
         names = band_names_of(self._group(paths[0]), first, self._axes.index("C")) if "C" in self._axes else ()
-        self.facts = Facts(self._georeference(paths[0]), nodata, bands=names)
+        self._said = [read_values(array) for array in self._arrays]
+        self.facts = _facts(self._said, self._georeference(paths[0]), names)
 
     def read(self, window: Window) -> Decoded:
         """Return the part inside `window`, all bands and dates of it."""
-        return Decoded(self._read(window), self.facts.at(window[0], window[1]))
+        raster, mask = self._read(window)
+        return Decoded(raster, self.facts.at(window[0], window[1]), None, mask)
 
     def whole(self) -> Decoded:
         """Return all of it; raise ItemError for a file that claims thousands of times the bytes that it has."""
         claimed = (self.steps or 1) * math.prod(self.shape) * self.dtype.itemsize
         if claimed > 4096 * self._bytes:
             raise ItemError(f"{self._where} claims {claimed} bytes of pixels in {self._bytes}: refused as a bomb.")
-        return Decoded(self._read((0, 0, *self.shape[1:])), self.facts)
+        raster, mask = self._read((0, 0, *self.shape[1:]))
+        return Decoded(raster, self.facts, None, mask)
 
     def dates(self, path: str) -> tuple[str, ...]:
         """Return the dates of the time steps from the array `path`; raise ItemError when they are not as many."""
@@ -116,7 +120,7 @@ class Cube:
             self._root.close()
             self._file.close()
 
-    def _read(self, window: Window) -> Raster:
+    def _read(self, window: Window) -> tuple[Raster, NDArray[np.bool_] | None]:
         row, column, height, width = window
         if (self.steps or 1) * self.shape[0] * height * width > 4 * MAX_PIXELS:
             raise ItemError(f"{self._where} claims {self.steps or 1} x {self.shape} pixels: refused.")
@@ -124,14 +128,22 @@ class Cube:
         chosen = tuple(slices.get(letter, slice(None)) for letter in self._axes)
         try:
             parts = [
-                arrange(unsigned(array, np.asarray(array[chosen])), self._axes, self._where) for array in self._arrays
+                arrange(with_sign(array, np.asarray(array[chosen])), self._axes, self._where) for array in self._arrays
             ]
+            masks = [said.mask(part) for said, part in zip(self._said, parts, strict=True)]
         except ItemError:
             raise
         except Exception as error:  # damaged chunks raise types of several libraries
             reason = " ".join(str(error).split())[:200]
             raise ItemError(f"{self._where} cannot be decoded: {reason or type(error).__name__}.") from error
-        return native(np.ascontiguousarray(np.concatenate(parts, axis=-3)))
+        raster = native(np.ascontiguousarray(np.concatenate(parts, axis=-3)))
+        if all(mask is None for mask in masks):
+            return raster, None
+        shaped = [
+            np.broadcast_to(np.True_ if mask is None else mask, part.shape)
+            for mask, part in zip(masks, parts, strict=True)
+        ]
+        return raster, np.concatenate(shaped, axis=-3)
 
     def _group(self, path: str) -> Any:
         folder = path.rpartition("/")[0]
@@ -140,6 +152,20 @@ class Cube:
     def _georeference(self, path: str) -> Georeference | None:
         group = self._group(path)
         return grid_of(group, self._arrays[0], self.shape[1:]) if hasattr(group, "keys") else None
+
+
+def _facts(said: list[CfValues], georeference: Georeference | None, bands: tuple[str, ...]) -> Facts:
+    """Return the facts of arrays that hold a band each, or of one that holds all."""
+    nodata = tuple(values.nodata[0] if values.nodata else None for values in said)
+    scales, offsets = tuple(values.scale for values in said), tuple(values.offset for values in said)
+    scaled = any(scale != 1 for scale in scales) or any(offsets)
+    return Facts(
+        georeference,
+        nodata if any(value is not None for value in nodata) else (),
+        tuple(dict.fromkeys(rule for values in said for rule in values.rules)),
+        bands=bands,
+        scaling=Scaling(scales, offsets, of_floats=True) if scaled else None,
+    )
 
 
 def _array(root: Any, path: str, where: str, text: bool = False) -> Any:

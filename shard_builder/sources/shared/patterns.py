@@ -107,15 +107,24 @@ def iso_date(text: str) -> str:
     A text without a day of a month may hold the day of a year, YYYYDDD. Raises ItemError for a text without either.
     """
     found = _DATE_PARTS.search(text)
-    if found is not None and 1 <= int(found[2]) <= 12 and 1 <= int(found[3]) <= 31:
+    if found is not None and _is_day(found[1], found[2], found[3]):
         day = f"{found[1]}-{found[2]}-{found[3]}"
-        return f"{day}T{found[4]}:{found[5]}:{found[6]}Z" if found[4] else day
+        timed = found[4] and int(found[4]) < 24 and int(found[5]) < 60 and int(found[6]) < 60
+        return f"{day}T{found[4]}:{found[5]}:{found[6]}Z" if timed else day
     counted = _DAY_OF_YEAR.search(text)
     if counted is not None:
         day_of_year = date(int(counted[1]), 1, 1) + timedelta(days=int(counted[2]) - 1)
         if str(day_of_year.year) == counted[1]:
             return f"{day_of_year}T{counted[3]}:{counted[4]}:{counted[5]}Z" if counted[3] else str(day_of_year)
     raise ItemError(f"{text[:80]!r} holds no date, expected YYYYMMDD, YYYY-MM-DD or YYYYDDD.")
+
+
+def _is_day(year: str, month: str, day: str) -> bool:
+    try:
+        date(int(year), int(month), int(day))
+    except ValueError:
+        return False
+    return True
 
 
 def key_of(text: str, room: int = 0) -> str:

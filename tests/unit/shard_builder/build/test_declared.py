@@ -1,0 +1,126 @@
+"""What files declare and the configuration does not say is adopted, the same for whoever writes a shard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from gfm_pipeline.errors import ItemError
+from gfm_pipeline.shards.manifest import Manifest
+from shard_builder.build.build import build_collection, build_share, merge_collection
+from shard_builder.build.forecast import forecast
+from shard_builder.config import BuildConfig
+from tests.contracts.test_sources import read_with_public_libraries
+from tests.make.archives import tiff
+
+SENSOR = {"files": "{key}.tif", "bands": ["v"], "dtype": "uint16", "units": "1"}
+
+
+def image(*corner: int) -> np.ndarray[Any, Any]:
+    values = np.arange(100, 164, dtype=np.uint16).reshape(8, 8)
+    values.ravel()[: len(corner)] = corner
+    return values
+
+
+def write(folder: Path, files: dict[str, tuple[np.ndarray[Any, Any], str | None]]) -> Path:
+    (folder / "in").mkdir(parents=True)
+    for key, (values, nodata) in files.items():
+        tags = [] if nodata is None else [(42113, "s", 0, nodata, True)]
+        (folder / "in" / f"{key}.tif").write_bytes(tiff(values, extratags=tags))
+    return folder
+
+
+def config(folder: Path, out: str = "out", sensor: dict[str, Any] = SENSOR, **more: Any) -> BuildConfig:
+    options = {"sensors": {"x": sensor}}
+    return BuildConfig(source="folder", input=str(folder / "in"), output=str(folder / out), options=options, **more)
+
+
+def build(folder: Path, **more: Any) -> Manifest:
+    manifest = build_collection(config(folder, **more), "build", lambda _: None).manifest
+    assert manifest is not None
+    return manifest
+
+
+def stored(folder: Path, out: str = "out") -> dict[str, Any]:
+    return {
+        key: (rasters["x"], meta["sensors"]["x"]) for key, rasters, meta in read_with_public_libraries(folder / out)
+    }
+
+
+def test_declared_nodata_of_integers_is_the_collections(tmp_path: Path) -> None:
+    write(tmp_path, {"a": (image(), None), "b": (image(7, 7), "7"), "c": (image(9), "9")})
+    manifest = build(tmp_path)
+    assert manifest.sensors["x"].nodata == 7
+    shares = {key: about["nodata_share"] for key, (_, about) in stored(tmp_path).items()}
+    assert shares == {"a": 0, "b": 2 / 64, "c": 1 / 64}
+    assert stored(tmp_path)["c"][0].ravel()[0] == 7
+    assert manifest.statistics["x"][0].min == 100
+    assert manifest.counts["rule: x: nodata 7 as the files declare it"] == 1
+    assert manifest.counts["rule: x: nodata 9 set to 7"] == 1
+
+
+def test_shares_of_a_build_agree_and_the_plan_says_what_was_adopted(tmp_path: Path) -> None:
+    files = {f"k{i}": (image(7), "7" if i == 4 else None) for i in range(6)}
+    whole = build(write(tmp_path, files), max_samples=2)
+    split = config(tmp_path, "shared", max_samples=2)
+    for index in (2, 0, 1):
+        build_share(split, index, 3, lambda _: None)
+    shared = merge_collection(split, lambda _: None).manifest
+    assert shared is not None
+    assert shared.digest == whole.digest
+    assert shared.sensors["x"].nodata == 7
+    assert whole.counts["rule: x: file declares no nodata, its pixels of 7 count as not measured"] == 5
+    planned = forecast(config(tmp_path, "planned", max_samples=2), False, lambda _: None)
+    assert planned.plan.declared["x"].nodata == 7
+    assert planned.problems == ()
+
+
+def test_a_pixel_that_has_the_value_of_other_files_by_chance_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, {"a": (image(7), "7"), "b": (image(9, 7), "9")})
+    with pytest.raises(ItemError, match=r"b.tif declares nodata 9 for x, and 1 of its pixels have the value 7"):
+        build(tmp_path)
+
+
+def test_what_is_configured_wins_and_what_fits_no_pixel_is_not_adopted(tmp_path: Path) -> None:
+    write(tmp_path, {"a": (image(7, 65535), "7"), "b": (image(), "-9999"), "c": (image(), "nan")})
+    manifest = build(tmp_path, sensors={"x": {"nodata": 65535}})
+    assert manifest.sensors["x"].nodata == 65535
+    assert stored(tmp_path)["a"][0].ravel()[:2].tolist() == [65535, 65535]
+    write(tmp_path / "two", {"b": (image(), "-9999")})
+    manifest = build(tmp_path / "two")
+    assert manifest.sensors["x"].nodata is None
+    assert manifest.counts["rule: x: file declares nodata -9999, which uint16 cannot be: not used"] == 1
+
+
+def test_a_class_map_that_is_mostly_background_is_not_left_out(tmp_path: Path) -> None:
+    classes = np.zeros((8, 8), np.uint8)
+    classes[0, 0] = 3
+    write(tmp_path, {"a": (classes, "0")})
+    (tmp_path / "in" / "y").mkdir()
+    np.save(tmp_path / "in" / "y" / "a.npy", classes)
+    labels = SENSOR | {"dtype": "uint8", "units": "class", "kind": "labels"}
+    image = {"files": "y/{key}.npy", "bands": ["v"], "dtype": "uint8", "units": "1"}
+    options = {"sensors": {"x": labels, "y": image}}
+    both = BuildConfig(source="folder", input=str(tmp_path / "in"), output=str(tmp_path / "out"), options=options)
+    manifest = build_collection(both, "build", lambda _: None).manifest
+    assert manifest is not None
+    assert manifest.num_samples == 1
+    assert manifest.sensors["x"].nodata == 0
+
+
+def test_units_say_that_a_scale_was_not_applied(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with h5py.File(tmp_path / "in" / "a.nc", "w") as file:
+        file["t"] = np.full((8, 8), 2000, np.int16)
+        file["t"].attrs.update(scale_factor=0.01, add_offset=273.15, _FillValue=np.int16(-1))
+    sensor = {"files": "{key}.nc", "dataset": "t", "bands": ["t"], "units": "K"}
+    manifest = build(tmp_path, sensor=sensor | {"dtype": "int16"})
+    assert manifest.sensors["x"].units == "K, before scale 0.01, offset 273.15"
+    assert manifest.sensors["x"].nodata == -1
+    applied = build(tmp_path, out="two", sensor=sensor | {"dtype": "float32"})
+    assert applied.sensors["x"].units == "K"
+    assert applied.statistics["x"][0].mean == pytest.approx(293.15, rel=1e-6)
