@@ -71,7 +71,7 @@ def order(path: Path, overrides: tuple[str, ...], rank: int, world: int, step: i
     mixture = open_mixture(config.data)
     plan = make_plan(mixture, config.data, config.seed)
     lanes = plan.rank_lanes(rank, world)
-    readers = {name: StreamReader(stream, mixture.sensors) for name, stream in mixture.streams.items()}
+    readers = {name: StreamReader(stream) for name, stream in mixture.streams.items()}
     click.echo("step\tepoch\tlane\tstream\tpass\tshard\tkey")
     for now in range(step, step + steps):
         for lane in lanes:

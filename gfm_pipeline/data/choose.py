@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.data.config import StreamConfig
 from gfm_pipeline.errors import ConfigError, nearest
+from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.shards.manifest import Manifest, ShardEntry
 from gfm_pipeline.storage import Store
 
@@ -27,6 +29,8 @@ _log = logging.getLogger(__name__)
 class Collection:
     """An opened collection."""
 
+    name: str
+    """As the configuration calls it."""
     store: Store
     manifest: Manifest
     digest: str
@@ -39,6 +43,8 @@ class ShardRef:
 
     store: Store
     entry: ShardEntry
+    specs: Mapping[str, SensorSpec] = field(compare=False)
+    """The sensors as its collection stores them; those of another collection may differ in type, nodata and order."""
     selected: NDArray[np.int64] | None = field(default=None, compare=False)
     """Sorted indices of the samples that pass the stream's filter; None: all."""
 
@@ -53,6 +59,7 @@ class LeftOut:
     """Samples of a collection that a stream cannot use."""
 
     collection: str
+    """As the configuration calls it."""
     samples: int
     missing: tuple[str, ...]
     """The wanted sensors that these samples do not carry; empty for what else the filter leaves out."""
@@ -93,15 +100,15 @@ def choose_shards(name: str, config: StreamConfig, collections: list[Collection]
     for collection in collections:
         manifest = collection.manifest
         usable = [entry for entry in manifest.shards if set(required) <= set(entry.sensors)]
-        left_out += _left_out(manifest, required)
-        refs = [ShardRef(collection.store, entry) for entry in usable]
+        left_out += _left_out(collection, required)
+        refs = [ShardRef(collection.store, entry, manifest.sensors) for entry in usable]
         if config.filter is not None and config.filter.asks_catalog:
             from gfm_pipeline.data.select import select_samples  # its libraries take a while to load
 
             passed = select_samples(collection.store, usable, config.filter)
             refs = [replace(ref, selected=passed[ref.entry.name]) for ref in refs]
             gone = sum(ref.entry.samples - ref.samples for ref in refs)
-            left_out += [LeftOut(manifest.name, gone, ())] if gone else []
+            left_out += [LeftOut(collection.name, gone, ())] if gone else []
         shards += [ref for ref in refs if ref.samples]
     for loss in left_out:
         why = f"which have no {' and no '.join(loss.missing)}" if loss.missing else "which do not pass its filter"
@@ -154,10 +161,10 @@ def _required_sensors(
     return tuple(dict.fromkeys([*sensors, *asked]))
 
 
-def _left_out(manifest: Manifest, sensors: tuple[str, ...]) -> list[LeftOut]:
+def _left_out(collection: Collection, sensors: tuple[str, ...]) -> list[LeftOut]:
     samples: dict[tuple[str, ...], int] = {}
-    for entry in manifest.shards:
+    for entry in collection.manifest.shards:
         missing = tuple(sensor for sensor in sensors if sensor not in entry.sensors)
         if missing:
             samples[missing] = samples.get(missing, 0) + entry.samples
-    return [LeftOut(manifest.name, count, missing) for missing, count in samples.items()]
+    return [LeftOut(collection.name, count, missing) for missing, count in samples.items()]

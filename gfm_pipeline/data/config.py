@@ -57,9 +57,14 @@ class StreamConfig(StrictModel):
     """One or more collections as used in training, with a sub-batch and a learning rate of their own."""
 
     collections: tuple[str, ...] = Field(min_length=1)
-    """Folders of collections, relative to `data.root` unless absolute."""
+    """Folders of collections, relative to `data.root` unless absolute. What they have of a sensor must agree in bands
+    and units; the type of the pixels and the nodata value may differ."""
     sensors: tuple[str, ...] | None = None
     """Sensors to use, all others are not read; None takes every image sensor of the collections, no label rasters."""
+    bands: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = {}
+    """By sensor, the bands to read, in the order in which images hold them, e.g. {"s2": ["B2", "B3", "B4", "B8"]}; of a
+    sensor that is not here, all of them, in the order of the first collection. Collections may store them in any order
+    and spelling (B1, B01), and have more. A sensor is read with the same bands by all streams."""
     filter: FilterConfig | None = None
     """Use only the samples that pass; None: all of them. Another choice is another order of samples."""
     sub_batch: Annotated[int, Field(gt=0)] | None = None
@@ -119,7 +124,7 @@ class TimeConfig(StrictModel):
 
 
 class BandStatistics(StrictModel):
-    """Statistics given by hand, in the order of the sensor's bands and in its units."""
+    """Statistics given by hand, in the order of the bands that are read of the sensor and in its units."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -173,7 +178,8 @@ class DataConfig(StrictModel):
     pixels: Literal["normalised", "stored"] = "normalised"
     """What images hold. normalised: float32, (pixel - mean) / std, 0 where nothing was measured. stored: the sensor's
     own type, units and nodata values, for a program that normalises on its GPU: a quarter to a half of the bytes.
-    Needs `augment.kind: crop` of sensors of one resolution, as nothing can be resized; pretraining refuses it."""
+    A batch's `valid` tells what was not measured, whatever the nodata value of a collection. Needs `augment.kind: crop`
+    of sensors of one resolution, as nothing can be resized; pretraining refuses it."""
     threads: int = Field(default=2, gt=0)
     """Threads of a rank that check, decode and augment samples."""
     prefetch_steps: int = Field(default=2, gt=0)

@@ -177,10 +177,10 @@ class Loader:
 
     def _open_readers(self, first_step: int) -> tuple[Fetcher[Fetched], dict[str, StreamReader]]:
         fetcher = Fetcher[Fetched](self._config.requests, self._config.buffer_mb * 2**20)
-        sensors, series, records = self._mixture.sensors, self._config.time, bool(self._config.carry)
+        series, records = self._config.time, bool(self._config.carry)
         readers = {
             name: StreamReader(
-                stream, sensors, self.plan.position(name, first_step), fetcher, self._config.map_local, series, records
+                stream, self.plan.position(name, first_step), fetcher, self._config.map_local, series, records
             )
             for name, stream in self._mixture.streams.items()
         }

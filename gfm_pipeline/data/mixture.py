@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from gfm_pipeline.data.agree import StreamUse, agree, refuse_several_types
 from gfm_pipeline.data.choose import Collection, LeftOut, ShardRef, choose_shards
 from gfm_pipeline.data.config import DataConfig
 from gfm_pipeline.data.normalize import Normalisation, resolve_normalisation
@@ -56,7 +57,7 @@ class Mixture:
     streams: dict[str, Stream]
     """By name, in the order of the configuration."""
     sensors: dict[str, SensorSpec]
-    """Every sensor that some stream uses."""
+    """Every sensor that some stream uses, with the bands that are read of it, see `agree`."""
     normalisation: dict[str, Normalisation]
     """By sensor, over all collections of the mixture that carry it."""
     manifest_digests: dict[str, str]
@@ -80,7 +81,7 @@ def open_mixture(config: DataConfig) -> Mixture:
             if url not in opened:
                 store = open_store(url, config.storage, config.cache)
                 manifest = load_manifest(store)
-                opened[url] = Collection(store, manifest, manifest.digest)
+                opened[url] = Collection(name, store, manifest, manifest.digest)
     choices = {
         name: choose_shards(name, stream, [opened[_collection_url(config.root, c)] for c in stream.collections])
         for name, stream in config.streams.items()
@@ -90,14 +91,22 @@ def open_mixture(config: DataConfig) -> Mixture:
     streams = {
         name: Stream(name, c.sensors, counts[name], c.shards, c.left_out, c.digest) for name, c in choices.items()
     }
+    uses = {
+        name: StreamUse(c.sensors, config.streams[name].bands, _digests(config, opened, name))
+        for name, c in choices.items()
+    }
     # By digest, so that two copies of a collection count once and neither order nor place matters.
-    distinct = {collection.digest: collection for collection in opened.values()}
-    used = dict.fromkeys(sensor for stream in streams.values() for sensor in stream.sensors)
-    sensors = {name: _agreed_spec(name, distinct.values()) for name in used}
+    distinct: dict[str, Collection] = {}
+    for collection in opened.values():
+        distinct.setdefault(collection.digest, collection)
+    agreed = agree(list(distinct.values()), uses)
+    sensors = {name: found.spec for name, found in agreed.items()}
+    if config.pixels == "stored":
+        refuse_several_types(agreed)
     for name in config.time:
         if name not in sensors:
             raise ConfigError(f"data.time.{name}: no stream uses this sensor. {nearest(name, sensors)}")
-    normalisation = resolve_normalisation(sensors, [c.manifest for c in distinct.values()], config.statistics)
+    normalisation = resolve_normalisation(agreed, config.statistics)
     described = {
         "streams": [[s.name, s.sensors, s.samples_per_step, s.digest] for s in streams.values()],
         "sensors": {name: spec.model_dump(mode="json") for name, spec in sensors.items()},
@@ -161,16 +170,6 @@ def _collection_url(root: str, name: str) -> str:
     return name if "://" in name or Path(name).is_absolute() else f"{root.rstrip('/') or '/'}/{name}"
 
 
-def _agreed_spec(sensor: str, collections: Iterable[Collection]) -> SensorSpec:
-    carrying = [collection.manifest for collection in collections if sensor in collection.manifest.sensors]
-    first = carrying[0].sensors[sensor]
-    for manifest in carrying[1:]:
-        spec = manifest.sensors[sensor]
-        for name in ("bands", "dtype", "units", "kind", "nodata"):
-            ours, theirs = getattr(first, name), getattr(spec, name)
-            if ours != theirs:
-                raise ConfigError(
-                    f"collections {carrying[0].name} and {manifest.name} disagree about sensor {sensor}: {name} is "
-                    f"{ours} in one and {theirs} in the other. Build one of them with another name for its sensor."
-                )
-    return first
+def _digests(config: DataConfig, opened: Mapping[str, Collection], stream: str) -> frozenset[str]:
+    """Return the digests of a stream's collections."""
+    return frozenset(opened[_collection_url(config.root, name)].digest for name in config.streams[stream].collections)

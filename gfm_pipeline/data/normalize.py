@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gfm_pipeline.data.agree import Agreed
 from gfm_pipeline.data.config import BandStatistics
 from gfm_pipeline.errors import ConfigError, nearest
 from gfm_pipeline.sensors import SensorSpec
-from gfm_pipeline.shards.manifest import Manifest
+from gfm_pipeline.sensors.bands import canonical_band
 from gfm_pipeline.shards.stats import merge
 
 
@@ -30,19 +31,18 @@ class Normalisation:
 
 
 def resolve_normalisation(
-    sensors: Mapping[str, SensorSpec], manifests: Iterable[Manifest], given: Mapping[str, BandStatistics]
+    sensors: Mapping[str, Agreed], given: Mapping[str, BandStatistics]
 ) -> dict[str, Normalisation]:
-    """Return the statistics of each of `sensors`: those `given`, else those measured over all `manifests`.
+    """Return the statistics of each of `sensors`: those `given`, else those measured over all its collections.
 
-    The result does not depend on the order of the manifests. Raises ConfigError for a band without usable
-    statistics, and for given ones of a sensor that is not used or with another number of bands.
+    Bands are merged by name. The result does not depend on the order of the collections. Raises ConfigError for a band
+    without usable statistics, and for given ones of a sensor that is not used or with another number of bands.
     """
     for name in given:
         if name not in sensors:
             raise ConfigError(f"data.statistics.{name}: no stream uses this sensor. {nearest(name, sensors)}")
-    ordered = sorted(manifests, key=lambda manifest: manifest.digest)
     return {
-        name: _given(spec, given[name]) if name in given else _measured(spec, ordered) for name, spec in sensors.items()
+        name: _given(found.spec, given[name]) if name in given else _measured(found) for name, found in sensors.items()
     }
 
 
@@ -60,17 +60,19 @@ def _given(spec: SensorSpec, statistics: BandStatistics) -> Normalisation:
     return Normalisation(mean=statistics.mean, std=statistics.std)
 
 
-def _measured(spec: SensorSpec, manifests: list[Manifest]) -> Normalisation:
-    carrying = [manifest for manifest in manifests if spec.name in manifest.sensors]
-    for manifest in carrying:
-        bands = tuple(entry.band for entry in manifest.statistics.get(spec.name, []))
-        missing = [band for band in spec.bands if band not in bands]
-        if missing or bands != spec.bands:
+def _measured(sensor: Agreed) -> Normalisation:
+    spec = sensor.spec
+    parts = []
+    for collection in sorted(sensor.collections, key=lambda collection: collection.digest):
+        known = {canonical_band(entry.band): entry for entry in collection.manifest.statistics.get(spec.name, [])}
+        missing = [band for band in spec.bands if canonical_band(band) not in known]
+        if missing:
             raise ConfigError(
-                f"collection {manifest.name} has no statistics for band {', '.join(missing) or spec.bands[0]} of "
-                f"sensor {spec.name} (found: {', '.join(bands) or 'none'}). {_remedy(spec)}"
+                f"collection {collection.name} has no statistics for band {', '.join(missing)} of sensor {spec.name} "
+                f"(found: {', '.join(entry.band for entry in known.values()) or 'none'}). {_remedy(spec)}"
             )
-    merged = merge(manifest.statistics[spec.name] for manifest in carrying)
+        parts.append([known[canonical_band(band)].model_copy(update={"band": band}) for band in spec.bands])
+    merged = merge(parts)
     for entry in merged:
         if not _usable(entry.mean, entry.std):
             raise ConfigError(

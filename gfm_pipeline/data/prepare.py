@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from gfm_pipeline.data.scratch import Scratch
 from gfm_pipeline.data.seeding import stable_id
 from gfm_pipeline.data.stages import Stopwatch
 from gfm_pipeline.errors import ShardError
+from gfm_pipeline.sensors.bands import match_bands
 from gfm_pipeline.sensors.missing import unmeasured
 from gfm_pipeline.shards.codec import Raster
 
@@ -167,8 +169,11 @@ class Preparer:
             frames = self._draw_frames(sensor, len(series), *name)
             out = rows.pixels[sensor][row] if sensor in rows.times else rows.pixels[sensor][row, None]
             down, across = crop.box(*series.shape[-2:])
+            spec, positions = sample.specs[sensor], self._positions(sensor, sample.specs[sensor].bands)
             for place, frame in enumerate(frames):
-                gaps = self._write(sensor, series[frame][:, down, across], crop.flip, out[place], watch)
+                part = series[frame][:, down, across]
+                part = part if positions is None else part[positions]
+                gaps = self._write(sensor, part, spec.nodata, crop.flip, out[place], watch)
                 if gaps is not None:
                     valid = rows.validity(sensor)[row]
                     np.logical_not(gaps, out=valid[place] if sensor in rows.times else valid)
@@ -191,12 +196,17 @@ class Preparer:
             return np.zeros(1, dtype=np.int64)  # the reader has refused several
         return draw_frames(self._time[sensor], available, *name, self._frames_name[sensor])
 
+    def _positions(self, sensor: str, stored: tuple[str, ...]) -> list[int] | None:
+        """Return which of the stored bands to take, in order; None for all of them as they are."""
+        wanted = self._specs[sensor].bands
+        return None if stored == wanted else list(_matched(stored, wanted))
+
     def _write(
-        self, sensor: str, part: Raster, flip: bool, out: NDArray[Any], watch: Stopwatch
+        self, sensor: str, part: Raster, nodata: float | None, flip: bool, out: NDArray[Any], watch: Stopwatch
     ) -> NDArray[np.bool_] | None:
         """Bring the crop `part` [C,h,w] to `out` [C,px,px]; return where that was not measured, None for nowhere."""
         exact = part.shape[1:] == out.shape[1:]
-        missing = unmeasured(part, self._specs[sensor].nodata)
+        missing = unmeasured(part, nodata)
         if self._stored and not exact:
             raise ShardError(
                 f"a crop of {sensor} has {part.shape[1]} x {part.shape[2]} pixels, data.image_px is "
@@ -247,6 +257,11 @@ class Preparer:
             out[gaps] = 0
         watch.lap("collate")
         return gaps if gaps is not None and gaps.any() else None
+
+
+@lru_cache(maxsize=256)
+def _matched(stored: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[int, ...]:
+    return match_bands(stored, wanted)
 
 
 def _days(sample: SamplePixels, sensor: str, available: int, frames: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -39,6 +39,8 @@ BACKOFF_S = 0.05
 INDEXES_KEPT = 256
 """Sidecars kept in memory per stream, the least recently used go first."""
 _PIECES_ANNOUNCED = 4096
+_SAMPLES_TOGETHER = 32
+"""Samples of a shard that are fetched at a time where no plan says how many."""
 _OWN_THREADS, _OWN_BYTES = 4, 2**28
 """Of a reader that is given no fetcher."""
 
@@ -54,7 +56,9 @@ class SamplePixels:
 
     key: str
     rasters: dict[str, Raster]
-    """By sensor, [C,H,W] or a series [T,C,H,W], in the sensor's own type and units."""
+    """By sensor, [C,H,W] or a series [T,C,H,W], in the type, units and order of bands of its collection."""
+    specs: Mapping[str, SensorSpec]
+    """What that is: the sensors as the collection stores them."""
     record: SampleRecord | None = None
     """What the sample says about itself, when the reader is asked for it."""
 
@@ -65,7 +69,6 @@ class StreamReader:
     def __init__(
         self,
         stream: Stream,
-        specs: Mapping[str, SensorSpec],
         since: int = 0,
         fetcher: Fetcher[Fetched] | None = None,
         map_local: bool = True,
@@ -78,7 +81,6 @@ class StreamReader:
         `local_shards`. `series` are the sensors that may have several dates. `with_records` reads the json members too.
         """
         self._stream = stream
-        self._specs = {sensor: specs[sensor] for sensor in stream.sensors}
         self._since = since
         self._series = series
         self._with_records = with_records
@@ -106,6 +108,10 @@ class StreamReader:
         """Return the key of a sample, from the sidecar alone."""
         return self._index(pick.shard).keys[pick.sample]
 
+    def keys(self, shard: int) -> Sequence[str]:
+        """Return the keys of a shard's samples that the stream uses, in their order, from the sidecar alone."""
+        return self._index(shard).keys
+
     def announce(self, picks: Iterable[Pick]) -> None:
         """Fetch the pieces of remote shards that `picks` will be read from, when their turn comes."""
         for window, piece, shard in dict.fromkeys((pick.window, pick.piece, pick.shard) for pick in picks):
@@ -122,14 +128,27 @@ class StreamReader:
         index = self._index(pick.shard)
         encoded = self.encoded(pick, scratch)
         record = encoded.pop(RECORD, None)
-        rasters = {sensor: self._decoded(pick, sensor, index, data, scratch) for sensor, data in encoded.items()}
+        rasters = {
+            sensor: self._decoded(pick.shard, pick.sample, sensor, data, scratch) for sensor, data in encoded.items()
+        }
         told = (
             None
             if record is None
             else parse_record(record, f"the record of sample {index.keys[pick.sample]} of shard {pick.shard}")
         )
         self.watch.lap("decode")
-        return SamplePixels(index.keys[pick.sample], rasters, told)
+        return SamplePixels(index.keys[pick.sample], rasters, self._stream.shards[pick.shard].specs, told)
+
+    def rasters(self, shard: int, samples: Sequence[int], sensor: str) -> Iterator[tuple[str, Raster]]:
+        """Yield (key, raster) of `samples` (sorted) of a shard, for who needs no order: checked and repeated as by
+        `read`, with neighbours fetched together."""
+        index, scratch = self._index(shard), Scratch()
+        for begin in range(0, len(samples), _SAMPLES_TOGETHER):
+            fetched = self._fetch(shard, samples[begin : begin + _SAMPLES_TOGETHER])
+            for sample, (members, _) in fetched.items():
+                found = self._read_sample(shard, sample, index, scratch) if members is None else members
+                data = self._verified(shard, sample, sensor, index, found[sensor])
+                yield index.keys[sample], self._decoded(shard, sample, sensor, data, scratch)
 
     def members(self, pick: Pick) -> dict[str, bytes]:
         """Return the verified members of a sample, once, under their names without the key: "s1.blosc2", "json"."""
@@ -156,7 +175,9 @@ class StreamReader:
             )
             members = self._read_sample(pick.shard, pick.sample, index, scratch) if fetched is None else fetched
         self.watch.lap("read")
-        verified = {sensor: self._verified(pick, sensor, index, members[sensor]) for sensor in index.columns}
+        verified = {
+            sensor: self._verified(pick.shard, pick.sample, sensor, index, members[sensor]) for sensor in index.columns
+        }
         self.watch.lap("checksum")
         return verified
 
@@ -239,38 +260,38 @@ class StreamReader:
             f"have {ref.entry.bytes} bytes and is cut short. Copy or build it again."
         )
 
-    def _verified(self, pick: Pick, sensor: str, index: ShardIndex, data: memoryview) -> memoryview:
+    def _verified(self, shard: int, sample: int, sensor: str, index: ShardIndex, data: memoryview) -> memoryview:
         column = index.columns[sensor]
-        expected = int(column.crc32[pick.sample])
+        expected = int(column.crc32[sample])
         found = crc32(data)
         if found == expected:
             return data
-        offset, size = int(column.offset[pick.sample]), int(column.size[pick.sample])
-        again = Range(offset, size, [Location(pick.sample, sensor, offset, size)])
-        ref = self._stream.shards[pick.shard]
+        offset, size = int(column.offset[sample]), int(column.size[sample])
+        again = Range(offset, size, [Location(sample, sensor, offset, size)])
+        ref = self._stream.shards[shard]
         for attempt in range(1, 1 + REFETCHES):
             self._pause(attempt)
             ref.store.forget(tar_path(ref.entry.name), offset, size)
-            data = memoryview(self._read_ranges(pick.shard, [again])[0])
+            data = memoryview(self._read_ranges(shard, [again])[0])
             found = crc32(data)
             if found == expected:
                 return data
         raise ChecksumError(
-            f"{self._where(pick.shard, pick.sample, sensor, offset)}: the {size} bytes have crc32 {found:08x} after "
+            f"{self._where(shard, sample, sensor, offset)}: the {size} bytes have crc32 {found:08x} after "
             f"{1 + REFETCHES} reads, the sidecar recorded {expected:08x}. The shard is damaged: copy or build it again."
         )
 
-    def _decoded(self, pick: Pick, sensor: str, index: ShardIndex, data: memoryview, scratch: Scratch) -> Raster:
-        column, spec = index.columns[sensor], self._specs[sensor]
-        stored = column.stored[pick.sample]
+    def _decoded(self, shard: int, sample: int, sensor: str, data: memoryview, scratch: Scratch) -> Raster:
+        column, spec = self._index(shard).columns[sensor], self._stream.shards[shard].specs[sensor]
+        stored = column.stored[sample]
         if complaint := misfit(stored, spec, sensor in self._series):
-            where = self._where(pick.shard, pick.sample, sensor, int(column.offset[pick.sample]))
+            where = self._where(shard, sample, sensor, int(column.offset[sample]))
             raise ShardError(f"{where}: {complaint}")
         try:
             room = partial(scratch.take, sensor)
             return decode_member(data, stored.extension, stored.dtype, stored.shape, spec, room)
         except ShardError as error:
-            where = self._where(pick.shard, pick.sample, sensor, int(column.offset[pick.sample]))
+            where = self._where(shard, sample, sensor, int(column.offset[sample]))
             raise DamageError(f"{where}: {error}") from error
 
     def _where(self, shard: int, sample: int, sensor: str, offset: int) -> str:

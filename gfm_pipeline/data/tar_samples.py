@@ -64,9 +64,7 @@ class TarSamples(IterableDataset[Sample]):
         if worker:
             lanes = worker_lanes(lanes, worker.id, worker.num_workers)
         fetcher = Fetcher[Fetched](self.config.requests, self.config.buffer_mb * 2**20)
-        reader = StreamReader(
-            stream, mixture.sensors, fetcher=fetcher, map_local=self.config.map_local, with_records=True
-        )
+        reader = StreamReader(stream, fetcher=fetcher, map_local=self.config.map_local, with_records=True)
         window = self.config.chunk_samples * self.config.window_chunks * len(lanes)
         ahead: deque[Pick] = deque()
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
@@ -11,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gfm_pipeline.data.mixture import ShardRef, Stream
-from gfm_pipeline.data.shard_index import load_shard_index
-from gfm_pipeline.errors import ChecksumError, ConfigError, nearest
+from gfm_pipeline.data.reader import StreamReader
+from gfm_pipeline.errors import ConfigError, nearest
 from gfm_pipeline.sensors import SensorSpec
+from gfm_pipeline.sensors.missing import unmeasured
 from gfm_pipeline.shards import CATALOG_PATH
-from gfm_pipeline.shards.manifest import load_manifest, tar_path
+from gfm_pipeline.shards.manifest import load_manifest
 from gfm_pipeline.shards.parquet import ParquetReader
-from gfm_pipeline.shards.quantise import decode_member
 from gfm_pipeline.storage import Store
 
 Shares = dict[str, float]
@@ -118,32 +117,29 @@ def _check_rasters(shards: Iterable[ShardRef], spec: SensorSpec, where: str) -> 
 
 
 def _from_rasters(
-    shards: Iterable[ShardRef], spec: SensorSpec, band: int, wanted: Set[str]
+    shards: Sequence[ShardRef], spec: SensorSpec, band: int, wanted: Set[str]
 ) -> Iterator[tuple[str, Shares]]:
-    for shard in shards:
-        index = load_shard_index(shard, [spec.name])
-        column = index.columns[spec.name]
-        rows = [row for row, key in enumerate(index.keys) if key in wanted]
-        for run in index.ranges(rows):
-            data = shard.store.get_range(tar_path(shard.entry.name), run.start, run.length)
-            for member in run.members:
-                begin = member.offset - run.start
-                encoded = data[begin : begin + member.size]
-                if zlib.crc32(encoded) != column.crc32[member.sample]:
-                    raise ChecksumError(
-                        f"{shard.store.url}/{tar_path(shard.entry.name)}: sensor {spec.name} of sample "
-                        f"{index.keys[member.sample]} differs from what its sidecar recorded. Run shard-builder verify."
-                    )
-                stored = column.stored[member.sample]
-                raster = decode_member(encoded, stored.extension, stored.dtype, stored.shape, spec)
-                yield index.keys[member.sample], _shares(raster[band], spec.nodata)
+    """Yield the shares of the samples that are `wanted`; of one whose raster tells nothing, none.
+
+    They are read as the loader reads: with its checks, and again when bytes come wrong.
+    """
+    reader = StreamReader(Stream("labels", (spec.name,), 1, tuple(shards), (), ""))
+    try:
+        for number in range(len(shards)):
+            rows = [row for row, key in enumerate(reader.keys(number)) if key in wanted]
+            for key, raster in reader.rasters(number, rows, spec.name):
+                shares = _shares(raster[band], spec.nodata)
+                if shares:
+                    yield key, shares
+    finally:
+        reader.close()
 
 
 def _shares(classes_HW: NDArray[np.generic], nodata: float | None) -> Shares:
-    values, counts = np.unique(classes_HW, return_counts=True)
-    known = [(value, count) for value, count in zip(values.tolist(), counts.tolist(), strict=True) if value != nodata]
-    total = sum(count for _, count in known)
-    return {str(value): count / total for value, count in known}
+    missing = unmeasured(classes_HW, nodata)
+    values, counts = np.unique(classes_HW if missing is None else classes_HW[~missing], return_counts=True)
+    total = int(counts.sum())
+    return {str(value): count / total for value, count in zip(values.tolist(), counts.tolist(), strict=True)}
 
 
 def _from_catalog(

@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gfm_pipeline.data.agree import same_units
 from gfm_pipeline.data.batch import StreamBatch
 from gfm_pipeline.data.config import AugmentConfig, BandStatistics, DataConfig, FilterConfig, StreamConfig
 from gfm_pipeline.data.loader import Loader
@@ -66,6 +67,7 @@ def open_held_out(
     stream = StreamConfig(
         collections=config.collections,
         sensors=config.sensors,
+        bands={sensor: training.sensors[sensor].bands for sensor in config.sensors},
         filter=filter_,
         sub_batch=batch_samples * len(config.sensors),
         lr=1.0,
@@ -77,13 +79,16 @@ def open_held_out(
     time = {sensor: frames for sensor, frames in data.time.items() if sensor in config.sensors}
     changes = {"streams": {name: stream}, "batches": "heterogeneous", "batch_images": None, "time": time}
     own = data.model_copy(update=changes | {"augment": _WHOLE_IMAGE, "statistics": statistics})
-    mixture = open_mixture(own)
+    try:
+        mixture = open_mixture(own)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
     for sensor in config.sensors:
-        ours, theirs = training.sensors[sensor], mixture.sensors[sensor]
-        if (ours.bands, ours.units) != (theirs.bands, theirs.units):
+        ours, theirs = training.sensors[sensor].units, mixture.sensors[sensor].units
+        if not same_units(ours, theirs):
             raise ConfigError(
-                f"{where}: sensor {sensor} has bands {', '.join(theirs.bands)} in {theirs.units}, the model trains on "
-                f"{', '.join(ours.bands)} in {ours.units}. Build the collection with the same bands."
+                f"{where}: sensor {sensor} is in {theirs}, the model trains on it in {ours}. Build the collection with "
+                "the same units."
             )
     opened = mixture.streams[name]
     if opened.num_samples < own.lanes:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from gfm_pipeline.data.agree import same_units
 from gfm_pipeline.data.batch import StreamBatch
 from gfm_pipeline.data.config import AugmentConfig, BandStatistics, DataConfig, MaskConfig, StreamConfig
 from gfm_pipeline.data.loader import Loader
@@ -45,7 +46,7 @@ def embed_collection(
     data = _data_config(config, collection, sensors, batch_samples, threads)
     mixture = open_mixture(data)
     chosen = mixture.streams[_STREAM].sensors
-    _check_bands(config, mixture)
+    _check_units(config, mixture, collection)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = load_encoder(folder, chosen).to(device)
     temporary = out.with_name(f".tmp-{out.name}-{os.getpid()}")
@@ -73,6 +74,7 @@ def _data_config(
 ) -> DataConfig:
     known: dict[str, dict[str, list[float]]] = config["normalisation"]  # type: ignore[assignment]
     image_px: int = config["image_px"]  # type: ignore[assignment]
+    specs: dict[str, dict[str, list[str]]] = config["sensors"]  # type: ignore[assignment]
     wanted = sensors or _common_sensors(collection, known)
     for sensor in wanted:
         if sensor not in known:
@@ -85,6 +87,7 @@ def _data_config(
             _STREAM: StreamConfig(
                 collections=(str(Path(collection).resolve()) if "://" not in collection else collection,),
                 sensors=tuple(wanted),
+                bands={name: tuple(specs[name]["bands"]) for name in wanted},
                 sub_batch=batch_samples * len(wanted),
                 lr=1.0,
             )
@@ -111,15 +114,13 @@ def _common_sensors(collection: str, known: dict[str, dict[str, list[float]]]) -
     return common
 
 
-def _check_bands(config: dict[str, object], mixture: Mixture) -> None:
-    specs: dict[str, dict[str, object]] = config["sensors"]  # type: ignore[assignment]
+def _check_units(config: dict[str, object], mixture: Mixture, collection: str) -> None:
+    specs: dict[str, dict[str, str]] = config["sensors"]  # type: ignore[assignment]
     for name, spec in mixture.sensors.items():
-        ours = (list(spec.bands), spec.units)
-        theirs = (specs[name]["bands"], specs[name]["units"])
-        if ours != theirs:
+        if not same_units(spec.units, specs[name]["units"]):
             raise ConfigError(
-                f"sensor {name} has bands {', '.join(spec.bands)} in {spec.units} in the collection, the model was "
-                f"trained on {theirs[0]} in {theirs[1]}. Build the collection with the same bands."
+                f"sensor {name} is in {spec.units} in {collection}, the model was trained on it in "
+                f"{specs[name]['units']}. Build the collection with the same units."
             )
 
 

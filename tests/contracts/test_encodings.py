@@ -58,7 +58,7 @@ def test_everybody_gets_the_pixels(choice: str, tmp_path: Path) -> None:
     streams = {"pairs": StreamConfig(collections=(str(out),), sub_batch=2, lr=1e-4)}
     config = DataConfig(streams=streams, lanes=1, chunk_samples=2)
     mixture = open_mixture(config)
-    reader = StreamReader(mixture.streams["pairs"], mixture.sensors)
+    reader = StreamReader(mixture.streams["pairs"])
     plan = make_plan(mixture, config, seed=0)
     seen = {}
     for step in range(3):

@@ -62,7 +62,7 @@ def samples(work: Work) -> Iterator[SamplePixels]:
 
     config = bench_config(work.url, tuple(work.sensors), 1, len(work.sensors))
     mixture = _opened(work.url, tuple(work.sensors))
-    reader = StreamReader(mixture.streams[STREAM], mixture.sensors)
+    reader = StreamReader(mixture.streams[STREAM])
     try:
         plan = make_plan(mixture, config, work.seed)
         for step in range(work.samples):

@@ -119,11 +119,21 @@ def test_a_folder_without_manifest_is_no_collection(tmp_path):
         open_mixture(data_config(tmp_path, "nothing"))
 
 
-@pytest.mark.parametrize(("field", "value"), [("bands", ("VH", "VV")), ("dtype", "float64"), ("units", "linear power")])
-def test_collections_must_agree_about_a_sensor(root, tmp_path, field, value):
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("units", "linear power", "units are dB in one and linear power in the other. Build one"),
+        ("kind", "labels", "kind is image in one and labels in the other. Build one"),
+        ("bands", ("VV", "HH"), r"VV, VH in one and VV, HH in the other. Set the stream's bands.s1 to .*: \[VV\]"),
+        ("bands", ("VV", "VH", "HH"), r"VV, VH in one and VV, VH, HH in the other. .*: \[VV, VH\]"),
+        ("bands", ("HV", "HH"), "VV, VH in one and HV, HH in the other. Build one of them with another name"),
+    ],
+)
+def test_collections_must_agree_about_a_sensor(root, tmp_path, field, value, message):
     other = S1.model_copy(update={field: value, "display": S1.display})
-    make_collection(tmp_path / "other", random_samples([other], 4), [other])
-    with pytest.raises(ConfigError, match=f"pairs and other disagree about sensor s1: {field} is"):
+    make_collection(tmp_path / "other", random_samples([other], 4), [other], name="s1")  # as another build called it
+    where = f"collections pairs and {tmp_path}/other disagree about sensor s1: .*"
+    with pytest.raises(ConfigError, match=f"{where}{message}.*data.streams.a"):
         open_mixture(data_config(root, "pairs", str(tmp_path / "other"), sensors=("s1",)))
 
 

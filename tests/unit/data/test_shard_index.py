@@ -19,7 +19,7 @@ def shard(tmp_path_factory):
     """One shard of six pairs; in the tar s1 comes before s2."""
     folder = tmp_path_factory.mktemp("root") / "pairs"
     manifest = make_collection(folder, random_samples(SENSORS, 6), SENSORS)
-    return ShardRef(LocalStore(folder), manifest.shards[0])
+    return ShardRef(LocalStore(folder), manifest.shards[0], manifest.sensors)
 
 
 def spans(ranges):
@@ -49,7 +49,7 @@ def test_a_range_is_bounded(shard, monkeypatch):
 
 
 def test_a_sidecar_must_agree_with_the_manifest(shard):
-    longer = ShardRef(shard.store, shard.entry.model_copy(update={"samples": 7}))
+    longer = ShardRef(shard.store, shard.entry.model_copy(update={"samples": 7}), shard.specs)
     with pytest.raises(ShardError, match=r"lists 6 samples, the manifest says 7"):
         load_shard_index(longer, ["s1"])
     with pytest.raises(ShardError, match="has no dsm, its sidecar promises one"):

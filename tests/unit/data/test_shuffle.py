@@ -22,7 +22,7 @@ def plan_of(shards, tmp_path, *, samples_per_step=8, lanes=2, chunk=8, window=4)
         ShardEntry.model_construct(name=f"a-{i:06d}", samples=n, bytes=0, sha256=empty, sensors=("rgb",))
         for i, n in enumerate(shards)
     ]
-    refs = tuple(ShardRef(LocalStore(tmp_path), entry) for entry in entries)
+    refs = tuple(ShardRef(LocalStore(tmp_path), entry, {}) for entry in entries)
     return Plan([planned], Sizes(lanes, chunk, window), 3), Stream("a", ("rgb",), samples_per_step, refs, (), "d")
 
 
