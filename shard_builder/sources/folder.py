@@ -7,13 +7,15 @@ which count as if they were unpacked where they lie. Scale factors of NetCDF are
 
 Stated rules: bands in files of their own are stacked in the order of the sensor's bands, a coarser band repeated by an
 exact factor; dates in files of their own become a series, earliest first; float16 becomes float32; an alpha channel
-beside three 8-bit bands is dropped. See docs/your-own-data.md.
+beside three 8-bit bands is dropped. With `tile_px` images are cut to tiles, by the rules of `shared/tiling.py`. See
+docs/your-own-data.md.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from gfm_pipeline.config import StrictModel
@@ -23,6 +25,7 @@ from shard_builder.archives import ArchiveReader, MemberRef
 from shard_builder.config import BuildConfig
 from shard_builder.planned import PlannedRaster
 from shard_builder.rasters.band_names import in_declared_order
+from shard_builder.rasters.images import read_size
 from shard_builder.rasters.raster import Decoded
 from shard_builder.sources.base import SOURCES, InputView, Source
 from shard_builder.sources.shared.cubes import Cube, arrange, is_cube
@@ -33,6 +36,7 @@ from shard_builder.sources.shared.own_files import FoundFile, find_files
 from shard_builder.sources.shared.patterns import RESERVED, FilePattern, iso_date, key_of
 from shard_builder.sources.shared.sensor import OwnSensor, specs_of
 from shard_builder.sources.shared.stacking import load_stack
+from shard_builder.sources.shared.tiling import TILE_SUFFIX, Tiles, Whole, cut_tile
 
 
 class LabelTable(StrictModel):
@@ -64,12 +68,15 @@ class Folder(Source):
     """The sensors of the configuration, one sample for each key."""
 
     reads: ClassVar[str] = "files that fit the patterns of options.sensors"
+    tiled: ClassVar[bool] = True
 
     def __init__(self, config: BuildConfig) -> None:
         """Raise ConfigError for patterns and sensors that cannot be."""
         self.options = config.parse_options(FolderOptions)
         self.sensors = specs_of(self.options.sensors, config.source)
         self.patterns = patterns_of(self.options.sensors, self.sensors, self.options.key)
+        self.cuts = bool({"tile_px", "stride_px", "edge"} & config.model_fields_set)
+        self.room = TILE_SUFFIX if self.cuts else 0
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -79,22 +86,33 @@ class Folder(Source):
 
     def scan(self, view: InputView) -> None:
         """Plan what is whole in one file as it comes, and what is not at the end, by key."""
-        gathered = Gathered()
+        gathered, tiles = Gathered(), Tiles()
         try:
-            for found in find_files(view, self.patterns, self.options.archives):
-                self._plan(view, found, gathered)
+            optional = [name for name, own in self.options.sensors.items() if own.optional]
+            for found in find_files(view, self.patterns, self.options.archives, optional):
+                self._plan(view, found, gathered, tiles)
             bands = {spec.name: spec.bands for spec in self.sensors}
             for key, sensor, parts, labels in gathered.rasters(bands):
-                self._plan_parts(view, key, sensor, parts, labels)
+                self._plan_parts(view, key, sensor, parts, labels, tiles)
+            table = read_table(view, self.options.table, self.room) if self.options.table else iter(())
+            if self.cuts:
+                tiles.plan(view, dict(table))
+            for key, said in table:
+                view.label(key, **said)
         finally:
             gathered.close()
-        if self.options.table:
-            read_table(view, self.options.table)
+            tiles.close()
 
     def load(self, planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Decoded:
-        """Return the raster of a sensor from however many files."""
+        """Return the raster of a sensor from however many files, or a tile of it."""
+        if planned.window is None:
+            return self._whole(planned, spec, files)
+        whole: Decoded = files.keep(spec.name, planned.files[0], lambda _: self._whole(planned, spec, files))
+        return cut_tile(whole, planned.window)
+
+    def _whole(self, planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Decoded:
         sensor, names = self.options.sensors[spec.name], self.patterns[spec.name].names
-        if not names & set(RESERVED) and is_cube(planned.files[0].member):
+        if self._is_cube(planned, spec.name):
             return load_cube(planned.files, spec, sensor, files)  # a zarr folder is many files
         bands = spec.bands if "band" in names else ()
         if bands:
@@ -103,8 +121,8 @@ class Folder(Source):
             planned, (), lambda ref: in_declared_order(_load_file(ref, spec, sensor, files), spec, ref.source_file)
         )
 
-    def _plan(self, view: InputView, found: FoundFile, gathered: Gathered) -> None:
-        key = key_of(self.options.key.format(**found.parts))
+    def _plan(self, view: InputView, found: FoundFile, gathered: Gathered, tiles: Tiles) -> None:
+        key = key_of(self.options.key.format(**found.parts), self.room)
         labels = {name: part for name, part in found.parts.items() if name not in ("key", *RESERVED)}
         source_file = found.refs[0].source_file
         try:
@@ -119,7 +137,26 @@ class Folder(Source):
         except ItemError as error:
             view.reject(key, source_file, str(error), len(found.refs))
         else:
-            view.add(key, found.sensor, PlannedRaster(found.refs, dates=dates), **labels)
+            self._add(view, key, found.sensor, PlannedRaster(found.refs, dates=dates), labels, tiles)
+
+    def _add(
+        self, view: InputView, key: str, sensor: str, planned: PlannedRaster, labels: dict[str, Any], tiles: Tiles
+    ) -> None:
+        """Plan a raster, or file it until all of its place are known."""
+        if not self.cuts:
+            view.add(key, sensor, planned, **labels)
+            return
+        spec = next(spec for spec in self.sensors if spec.name == sensor)
+        refs = [planned.files] if self._is_cube(planned, sensor) else [(ref,) for ref in planned.files]
+        try:
+            sizes = [_size(files, spec, self.options.sensors[sensor], view.reader) for files in refs]
+            tiles.add(key, sensor, Whole(planned, *max(sizes), labels))
+        except ItemError as error:
+            view.reject(key, planned.source_file, str(error), len(planned.files))
+
+    def _is_cube(self, planned: PlannedRaster, sensor: str) -> bool:
+        """Return whether the files of a raster are one zarr folder, or one HDF5, NetCDF or zarr file."""
+        return not self.patterns[sensor].names & set(RESERVED) and is_cube(planned.files[0].member)
 
     def _dates(self, view: InputView, found: FoundFile) -> tuple[str, ...]:
         sensor = self.options.sensors[found.sensor]
@@ -132,7 +169,9 @@ class Folder(Source):
         finally:
             cube.close()
 
-    def _plan_parts(self, view: InputView, key: str, sensor: str, parts: list[Part], labels: dict[str, Any]) -> None:
+    def _plan_parts(
+        self, view: InputView, key: str, sensor: str, parts: list[Part], labels: dict[str, Any], tiles: Tiles
+    ) -> None:
         """Plan a raster of several files, if they are all there and once."""
         names = self.patterns[sensor].names
         spec = next(spec for spec in self.sensors if spec.name == sensor)
@@ -143,7 +182,8 @@ class Folder(Source):
         if trouble:
             view.reject(key, refs[0].source_file, f"{sensor} of {key} {trouble}", len(refs))
             return
-        view.add(key, sensor, PlannedRaster(refs, dates=dates if "date" in names else ()), **labels)
+        planned = PlannedRaster(refs, dates=dates if "date" in names else ())
+        self._add(view, key, sensor, planned, labels, tiles)
 
 
 def patterns_of(sensors: dict[str, OwnSensor], specs: tuple[SensorSpec, ...], key: str) -> dict[str, FilePattern]:
@@ -174,8 +214,11 @@ def load_cube(refs: tuple[MemberRef, ...], spec: SensorSpec, sensor: OwnSensor, 
         cube.close()
 
 
-def read_table(view: InputView, table: LabelTable) -> None:
-    """Label the places of a table's rows; raise ArchiveError or ConfigError for a table that cannot be used."""
+def read_table(view: InputView, table: LabelTable, room: int) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield (key, labels) of a table's rows, keys with `room` for a suffix.
+
+    Raises ArchiveError or ConfigError for a table that cannot be used.
+    """
     where = f"{view.where}/{table.file}"
     try:
         text = view.store.get(table.file).decode("utf-8-sig")
@@ -188,9 +231,23 @@ def read_table(view: InputView, table: LabelTable) -> None:
         for row in rows:
             if None in row or None in row.values():
                 raise ArchiveError(f"{where}, line {rows.line_num}: found {len(row)} fields, expected {len(header)}.")
-            view.label(key_of(row[table.key]), **{name: row[name] for name in columns})
+            yield key_of(row[table.key], room), {name: row[name] for name in columns}
     except (UnicodeDecodeError, csv.Error) as error:
         raise ArchiveError(f"{where} is no CSV file in UTF-8: {error}.") from error
+
+
+def _size(refs: tuple[MemberRef, ...], spec: SensorSpec, sensor: OwnSensor, files: ArchiveReader) -> tuple[int, int]:
+    """Return (height, width) of a file of a sensor, of images and cubes from their headers."""
+    if is_cube(refs[0].member):
+        cube = Cube(refs, spec, sensor, files)
+        try:
+            return cube.shape[1], cube.shape[2]
+        finally:
+            cube.close()
+    if refs[0].member.lower().endswith(".npy"):
+        height, width = _load_file(refs[0], spec, sensor, files).raster.shape[-2:]
+        return height, width
+    return read_size(refs[0], files)
 
 
 def _load_file(ref: MemberRef, spec: SensorSpec, sensor: OwnSensor, files: ArchiveReader) -> Decoded:

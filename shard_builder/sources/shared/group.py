@@ -74,13 +74,13 @@ class Gathered:
         labels: dict[str, Any] = {}
         for key, sensor, date, band, refs, about, said in self._db.run(query):
             if held is not None and held != (key, sensor):
-                yield (*held, _in_order(parts, bands[held[1]]), labels)
+                yield (*held, _in_order(parts, bands.get(held[1], ())), labels)
                 parts, labels = [], {}
             held = (key, sensor)
             parts.append(Part(date, band, _REFS.validate_json(refs), about))
             labels |= json.loads(said)
         if held is not None:
-            yield (*held, _in_order(parts, bands[held[1]]), labels)
+            yield (*held, _in_order(parts, bands.get(held[1], ())), labels)
 
     def close(self) -> None:
         """Remove the file."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from gfm_pipeline.errors import ArchiveError
@@ -22,10 +22,13 @@ class FoundFile(NamedTuple):
     """The file; for a zarr folder the files in it."""
 
 
-def find_files(view: InputView, patterns: Mapping[str, FilePattern], archives: bool) -> Iterator[FoundFile]:
+def find_files(
+    view: InputView, patterns: Mapping[str, FilePattern], archives: bool, optional: Collection[str] = ()
+) -> Iterator[FoundFile]:
     """Yield the files that fit the pattern of a sensor, in the order of the input, and take note of all others.
 
-    A file may fit the patterns of several sensors. Raises ArchiveError when no file fits a pattern.
+    A file may fit the patterns of several sensors. Raises ArchiveError when no file fits a pattern; where that is one
+    of the `optional` sensors, others being found, it is taken note of.
     """
     matched: set[str] = set()
     example = ""
@@ -38,6 +41,10 @@ def find_files(view: InputView, patterns: Mapping[str, FilePattern], archives: b
             example = example or path
             view.ignore(top or ".", "fits the pattern of no sensor", len(refs))
     missing = sorted(set(patterns) - matched)
+    if matched:
+        for sensor in sorted(set(missing) & set(optional)):
+            view.ignore(f"options.sensors.{sensor}", f"no file fits {patterns[sensor].text!r}", files=0)
+        missing = [sensor for sensor in missing if sensor not in optional]
     if missing and (matched or example):
         pattern = patterns[missing[0]].text
         other = f", which has e.g. {example}" if example else ""

@@ -17,8 +17,9 @@ from gfm_pipeline.errors import ArchiveError, ConfigError, GfmError, ItemError
 from shard_builder.build.build import BuildReport, build_collection
 from shard_builder.config import BuildConfig
 from tests.contracts.test_sources import read_with_public_libraries
-from tests.make.archives import MAKERS, OPTIONS, tiff
+from tests.make.archives import MAKERS, OPTIONS, tiff, utm
 from tests.make.folder import npy, zarr_zip
+from tests.make.products import raster_file
 
 GREY = {"bands": ["v"], "dtype": "uint8", "units": "1"}
 
@@ -252,3 +253,78 @@ def test_optional_sensors_leave_a_sample_complete(tmp_path: Path) -> None:
     report = build(tmp_path / "raw", tmp_path / "o2", {"sensors": sensors}, unpaired="error")
     assert report.manifest is not None
     assert report.manifest.num_samples == 2
+
+
+def test_images_are_cut_to_tiles_that_cover_the_same_ground(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    fine, series = rng.integers(1, 200, (1, 24, 32)).astype(np.uint8), rng.integers(1, 200, (2, 1, 12, 16)).astype("u1")
+    write(tmp_path / "raw" / "fine" / "a.tif", tiff(fine[0], **utm(600000, 5400000, 32)))
+    write(tmp_path / "raw" / "fine" / "small.tif", tiff(fine[0, :8, :8]))
+    for date, image in zip(("20200103", "20200615"), series, strict=True):
+        write(tmp_path / "raw" / "coarse" / f"a_{date}.npy", npy(image))
+    (tmp_path / "raw" / "about.csv").write_text("key,split\na,train\nsmall,val\n")
+    sensors = {
+        "fine": {"files": "fine/{key}.tif", **GREY},
+        "coarse": {"files": "coarse/{key}_{date}.npy", **GREY, "optional": True},
+    }
+    options = {"sensors": sensors, "table": {"file": "about.csv"}}
+    build(tmp_path / "raw", tmp_path / "out", options, tile_px=8, stride_px=8)
+    tiles = found(tmp_path / "out")
+    assert sorted(tiles) == sorted(["small", *(f"a_r{row}_c{col}" for row in (0, 8, 16) for col in (0, 8, 16, 24))])
+    assert tiles.pop("small")[1]["labels"] == {"split": "val"}
+    for key, (rasters, meta) in tiles.items():
+        row, column = (int(part[1:]) for part in key.split("_")[1:])
+        np.testing.assert_array_equal(rasters["fine"], fine[:, row : row + 8, column : column + 8])
+        coarse = series[..., row // 2 : row // 2 + 4, column // 2 : column // 2 + 4]
+        np.testing.assert_array_equal(rasters["coarse"], coarse)
+        assert meta["transform"] == [10.0, 0.0, 600000.0 + 10 * column, 0.0, -10.0, 5400000.0 - 10 * row]
+        assert (meta["labels"], meta["sensors"]["coarse"]["dates"]) == (
+            {"split": "train"},
+            ["2020-01-03", "2020-06-15"],
+        )
+
+
+def test_tiles_that_are_no_whole_pixels_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "raw" / "fine" / "a.npy", npy(np.ones((24, 24), np.uint8)))
+    write(tmp_path / "raw" / "coarse" / "a.npy", npy(np.ones((10, 10), np.uint8)))
+    options = {"sensors": {name: {"files": f"{name}/{{key}}.npy", **GREY} for name in ("fine", "coarse")}}
+    with pytest.raises(ItemError, match=r"coarse/a\.npy is 10 x 10 px beside 24 x 24 .*no whole number of its pixels"):
+        build(tmp_path / "raw", tmp_path / "out", options, tile_px=8)
+
+
+def test_bands_lie_as_the_sensor_declares_them_whatever_the_order_in_the_files(tmp_path: Path) -> None:
+    image = np.stack([np.full((4, 4), value, np.uint8) for value in (1, 2, 3)])
+    for date, names in (("20200101", ("B8A", "B02", "B03")), ("20200201", ("B02", "B03", "B8A"))):
+        data = raster_file(image, 10, names=names)
+        write(tmp_path / "raw" / "s2" / f"a_{date}.tif", data)
+    sensor = {"files": "s2/{key}_{date}.tif", "bands": ["B2", "B3", "B8A"], "dtype": "uint8", "units": "1"}
+    report = build(tmp_path / "raw", tmp_path / "out", {"sensors": {"s2": sensor}})
+    assert found(tmp_path / "out")["a"][0]["s2"][:, :, 0, 0].tolist() == [[2, 3, 1], [1, 2, 3]]
+    assert report.manifest is not None
+    assert report.manifest.counts["rule: s2: bands brought to the declared order by name"] == 1
+    other = {"sensors": {"s2": sensor | {"bands": ["B2", "B3", "B4"]}}}
+    with pytest.raises(
+        ItemError, match=r"a_20200101\.tif calls its bands B8A, B02, B03, the sensor s2 declares B2, B3"
+    ):
+        build(tmp_path / "raw", tmp_path / "other", other)
+
+
+@pytest.mark.parametrize("form", ["zarr", "hdf5"])
+def test_coordinates_name_the_bands_of_an_array(form: str, tmp_path: Path) -> None:
+    image = np.stack([np.full((4, 4), value, np.uint8) for value in (1, 2)])
+    names = np.array([b"VH", b"VV"])
+    if form == "hdf5":
+        path = tmp_path / "raw" / "a.h5"
+        path.parent.mkdir()
+        with h5py.File(path, "w") as file:
+            file["bands"], file["band"] = image, names
+            file["band"].make_scale()
+            file["bands"].dims[0].attach_scale(file["band"])
+    else:
+        path = tmp_path / "raw" / "a.zarr"
+        group = zarr.create_group(store=str(path), zarr_format=2)
+        group.create_array("bands", data=image, attributes={"_ARRAY_DIMENSIONS": ["band", "y", "x"]})
+        group.create_array("band", data=names)
+    sensor = {"files": f"{{key}}.{path.suffix[1:]}", "dataset": "bands", **GREY, "bands": ["VV", "VH"]}
+    build(tmp_path / "raw", tmp_path / "out", {"sensors": {"sar": sensor}})
+    assert found(tmp_path / "out")["a"][0]["sar"][:, 0, 0].tolist() == [2, 1]
