@@ -49,6 +49,30 @@ def run_command(*arguments: str | Path, check: bool = True, timeout: float = 280
     return done
 
 
+@pytest.fixture
+def lone_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process group of one, which DeepSpeed's layer needs."""
+    import deepspeed
+    import torch
+    from deepspeed.utils import groups
+
+    for name, value in list(vars(groups).items()):  # it keeps groups for ever, and these will be gone
+        if name.isupper() and "GROUP" in name:
+            monkeypatch.setattr(groups, name, {} if isinstance(value, dict) else None)
+    for name, value in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1")):
+        monkeypatch.setenv(name, value)
+    deepspeed.init_distributed(
+        "gloo",
+        auto_mpi_discovery=False,
+        verbose=False,
+        init_method=f"file://{tmp_path}/rendezvous",
+        rank=0,
+        world_size=1,
+    )
+    yield
+    torch.distributed.destroy_process_group()
+
+
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """An S3 server with a bucket "bucket", and the environment that reaches it; also set in this process."""

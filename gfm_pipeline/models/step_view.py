@@ -62,7 +62,8 @@ class StepView:
             rest.append(model.mask_token_D)
         if not self._inputs:
             rest += model.encoder.parameters()
-        return 0.0 * torch.stack([p.sum() for p in rest]).sum() if rest else model.mask_token_D.new_zeros(())
+        sums = [p.sum() for p in rest if p.requires_grad]  # nothing is missing to frozen ones
+        return 0.0 * torch.stack(sums).sum() if sums else model.mask_token_D.new_zeros(())
 
 
 def _key(item: SensorImages) -> tuple[str, int, int]:

@@ -1,7 +1,8 @@
 """The canonical checkpoint: state by parameter name and global expert index, free of how the run was spread.
 
 checkpoints/step-00000400/
-    part-00000-of-00002.safetensors  what rank 0 of 2 wrote: param/<name>, exp_avg/<name>, exp_avg_sq/<name> in fp32
+    part-00000-of-00002.safetensors  what rank 0 of 2 wrote: param/<name>, exp_avg/<name>, exp_avg_sq/<name> in fp32;
+                                     of a frozen parameter the first alone
     state.json                       format version, step, loader state, resolved config, sensors, checksums of the
                                      parts; the commit record, written when all parts are there
 checkpoints/latest                   name of the newest complete checkpoint, written last
@@ -81,7 +82,7 @@ def checkpoint_name(step: int) -> str:
 
 
 def named_parameters(model: MsGFM) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield (canonical name, parameter) of this rank's trainable state, in the same order on every rank."""
+    """Yield (canonical name, parameter) of this rank, frozen ones included, in the same order on every rank."""
     layers: Any = dict(model.moe_layers())
     for name, parameter in model.named_parameters():
         yield canonical_name(name, layers), parameter

@@ -73,7 +73,8 @@ class EngineConfig(StrictModel):
     stage 3."""
     dtype: Literal["fp32", "bf16"] = "fp32"
     """bf16: matrix products of the forward and backward pass in bfloat16 (torch.autocast). Weights, gradients and
-    optimizer states are fp32 always, as are the experts' gate, the position bias and reductions between ranks."""
+    optimizer states are fp32 always, as are layer norms, the experts' gate, the position bias and reductions between
+    ranks."""
     compile: bool = False
     """Compile the encoder's stages with torch.compile; expert layers stay as they are. The first steps take minutes."""
 

@@ -43,6 +43,10 @@ class TrainingModule(nn.Module):
         self._objectives = objectives
         self._weights = weights
         self._aux_weight = aux_weight
+        if self._bf16:
+            for part in self.modules():
+                if isinstance(part, nn.LayerNorm):
+                    part.register_forward_pre_hook(_in_fp32)
 
     def forward(self, batch: HeterogeneousBatch, rng: torch.Generator) -> tuple[Tensor, dict[LossName, Tensor]]:
         """Return the scalar to minimise and detached scalars: of streams, of their parts, and of the experts' load."""
@@ -67,6 +71,16 @@ class TrainingModule(nn.Module):
             named[LossName("aux")] = aux_loss.detach()
         total = total + view.nothing_from_the_rest()
         return total, named
+
+
+def _in_fp32(norm: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Give a layer norm its input in fp32, as autocast does on GPUs.
+
+    On CPUs it does not (torch 2.14), and a layer norm sums the gradients of its weight and bias over all rows in
+    bfloat16 there: a quarter of a bias's gradient was lost at 2,000 rows, 99% at 396,000. Other norms, products and
+    their biases sum in fp32 whatever they are given: 0.3% off at most, which is bfloat16's own.
+    """
+    return tuple(value.float() if value.device.type == "cpu" else value for value in inputs)
 
 
 def place_experts(config: EngineConfig, num_experts: int, world: World) -> ExpertPlacement:

@@ -1,7 +1,8 @@
 """Weights and Adam moments of a parameter in full, wherever ZeRO keeps them.
 
 At stages 1 and 2 each rank holds a part of every parameter's fp32 copy and moments in flat buffers; at stage 0 the
-optimizer holds them whole. Only this file knows the difference.
+optimizer holds them whole. Only this file knows the difference. A frozen parameter has weights and no moments: the
+optimizer does not know it, and the ranks hold it whole.
 """
 
 from __future__ import annotations
@@ -40,6 +41,12 @@ def count_updates(engine: Any) -> int:
     return max(int(state["step"]) for state in optimizer.state.values())
 
 
+def parts_of(engine: Any, parameter: nn.Parameter) -> tuple[str, ...]:
+    """Return which of PARTS a parameter has: its weights alone, where the optimizer does not know it."""
+    known = parameter in engine.optimizer.state if _is_plain(engine.optimizer) else hasattr(parameter, "_hp_mapping")
+    return PARTS if known else PARTS[:1]
+
+
 def full_part(engine: Any, parameter: nn.Parameter, part: str) -> Tensor:
     """Return "param", "exp_avg" or "exp_avg_sq" of a parameter in fp32, which may be the optimizer's own tensor.
 
@@ -48,6 +55,9 @@ def full_part(engine: Any, parameter: nn.Parameter, part: str) -> Tensor:
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
     value: Tensor
+    if parts_of(engine, parameter) == ("param",):
+        assert part == "param"
+        return parameter.detach()
     if _is_plain(engine.optimizer):
         value = parameter.detach() if part == "param" else engine.optimizer.state[parameter][part]
     elif part == "param":
@@ -64,6 +74,8 @@ def set_parts(engine: Any, parameter: nn.Parameter, read: Callable[[str], Tensor
     weights = read("param")
     with torch.no_grad():
         parameter.copy_(weights)
+    if parts_of(engine, parameter) == ("param",):
+        return
     if _is_plain(engine.optimizer):
         for moment in MOMENTS:
             engine.optimizer.state[parameter][moment].copy_(read(moment))

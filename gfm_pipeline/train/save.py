@@ -34,7 +34,7 @@ from gfm_pipeline.train.checkpoint import (
     sha256_of,
 )
 from gfm_pipeline.train.comm import World
-from gfm_pipeline.train.moments import PARTS, full_part
+from gfm_pipeline.train.moments import full_part, parts_of
 
 
 class Saver:
@@ -136,7 +136,7 @@ def collect_share(engine: Any, model: MsGFM, world: World) -> dict[str, Tensor]:
     """
     share: dict[str, Tensor] = {}
     for (name, parameter), writer in zip(named_parameters(model), assign_writers(_holders(model, world)), strict=True):
-        for part in PARTS:
+        for part in parts_of(engine, parameter):
             value = full_part(engine, parameter, part)
             if writer == world.rank:
                 share[f"{part}/{name}"] = value.to("cpu", torch.float32, copy=True).contiguous()

@@ -1,7 +1,6 @@
 """The one-process form of the experts against DeepSpeed's layer, and the names both go by."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,26 +20,6 @@ from gfm_pipeline.models.moe import (
 from tests.ranks import CONTEXT
 
 DIM, HIDDEN, EXPERTS = 8, 16, 4
-
-
-@pytest.fixture
-def lone_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A process group of one, which DeepSpeed's layer needs."""
-    import deepspeed
-    from deepspeed.utils import groups
-
-    for name in ("_EXPERT_PARALLEL_GROUP", "_EXPERT_DATA_PARALLEL_GROUP"):
-        monkeypatch.setattr(groups, name, {})  # it keeps groups by name for ever, and this one will be gone
-    deepspeed.init_distributed(
-        "gloo",
-        auto_mpi_discovery=False,
-        verbose=False,
-        init_method=f"file://{tmp_path}/rendezvous",
-        rank=0,
-        world_size=1,
-    )
-    yield
-    torch.distributed.destroy_process_group()
 
 
 def sharded(capacity_factor: float = 1.25, size: int = 1, rank: int = 0) -> ShardedMoE:
