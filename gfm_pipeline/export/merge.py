@@ -1,9 +1,11 @@
 """One expert made of the several of a layer, for users who want a dense model.
 
 The rule: hidden units of every expert are put in the order in which they match those of the busiest expert best (an
-assignment over the weights around them), then the experts are averaged, weighted by the share of tokens that chose
-each; the output is multiplied by the mean weight that the gate gave to the chosen expert. Shares and weights are
-measured on batches of the run's own streams, and so is what the merge costs: the loss before and after.
+assignment over the weights around them), then the experts are averaged, each weighted by its share of the weights that
+the gate gave, and the output is multiplied by the mean over tokens of the sum of their weights. So an expert counts
+by the mean of its weight, as in the layer's own mean output: with one expert to a token that is how often and how
+surely it was chosen; with two, whose weights add up to 1, nothing remains to multiply by. Weights are measured on
+batches of the run's own streams, and so is what the merge costs: the loss before and after.
 
 Sources: Li et al., "Merge, then compress" (ICLR 2024) for averages by frequency of aligned experts; Ainsworth et al.,
 "Git Re-Basin" (ICLR 2023) for the matching. Legend: N tokens, D channels, F hidden units, E experts.
@@ -14,14 +16,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from timm.layers import Mlp
 from torch import Tensor
-from torch.nn import functional as F
 
 from gfm_pipeline.data.loader import Loader
 from gfm_pipeline.data.mixture import open_mixture
@@ -29,6 +30,7 @@ from gfm_pipeline.errors import UsageError
 from gfm_pipeline.evaluate.reconstruct import hidden_l1
 from gfm_pipeline.models.moe import LocalMoE
 from gfm_pipeline.models.msgfm import MsGFM, SensorImages
+from gfm_pipeline.models.routing import choose, place
 from gfm_pipeline.viz.reconstruct import TrainedModel
 
 
@@ -46,20 +48,21 @@ class Merged:
 
     def described(self) -> dict[str, Any]:
         """Return the entry of config.json."""
-        rule = "average of experts aligned to the busiest, weighted by share of tokens, times the mean gate weight"
+        rule = "average of experts aligned to the busiest, by share of the gate's weights, times their mean sum"
         return {"rule": rule, **vars(self)}
 
 
 @dataclass
-class _Use:
+class GateUse:
     """What the gate of a layer did."""
 
-    tokens_E: Tensor
-    weight: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
-    """Sum of the chosen experts' gate weights."""
+    weight_E: Tensor
+    """Sum of the weights that each expert's output got."""
+    tokens: int = 0
 
     def mean_weight(self) -> float:
-        return float(self.weight / self.tokens_E.sum())
+        """Return the mean over tokens of the sum of a token's weights."""
+        return float(self.weight_E.sum() / self.tokens)
 
 
 def merge_experts(run: TrainedModel, batches: int) -> tuple[MsGFM, Merged]:
@@ -67,12 +70,12 @@ def merge_experts(run: TrainedModel, batches: int) -> tuple[MsGFM, Merged]:
     layers: dict[str, Any] = dict(run.model.moe_layers())
     if not layers:
         raise UsageError("the model has no experts to merge; leave --dense out.")
-    with _observed(layers) as uses:
+    with observed(layers) as uses:
         before = _losses(run, run.model, batches)
     dense = copy.deepcopy(run.model)
     for name, layer in layers.items():
         parent, _, attribute = name.rpartition(".")
-        mlp = merge_layer(layer, uses[name].tokens_E, uses[name].mean_weight())
+        mlp = merge_layer(layer, uses[name].weight_E, uses[name].mean_weight())
         setattr(dense.get_submodule(parent), attribute, mlp)
     after = _losses(run, dense, batches)
     merged = Merged(len(layers), len(next(iter(layers.values())).experts), batches, before, after)
@@ -80,9 +83,9 @@ def merge_experts(run: TrainedModel, batches: int) -> tuple[MsGFM, Merged]:
 
 
 @torch.no_grad()
-def merge_layer(layer: Any, tokens_E: Tensor, gate_weight: float) -> Mlp:
-    """Return the dense MLP of a layer whose experts were chosen by `tokens_E` tokens each."""
-    share_E = (tokens_E / tokens_E.sum()).float()
+def merge_layer(layer: Any, weight_E: Tensor, gate_weight: float) -> Mlp:
+    """Return the dense MLP of a layer whose experts count in proportion to `weight_E`, times `gate_weight`."""
+    share_E = (weight_E / weight_E.sum()).float()
     busiest = layer.experts[int(share_E.argmax())]
     merged: Mlp = copy.deepcopy(busiest)
     totals = {name: torch.zeros_like(value) for name, value in merged.named_parameters()}
@@ -113,16 +116,17 @@ def _matching_order(reference: Any, expert: Any) -> Tensor:
 
 
 @contextmanager
-def _observed(layers: dict[str, Any]) -> Iterator[dict[str, _Use]]:
-    """Count, while the block runs, what each layer's gate chooses."""
-    uses = {name: _Use(torch.zeros(len(layer.experts), dtype=torch.float64)) for name, layer in layers.items()}
+def observed(layers: dict[str, Any]) -> Iterator[dict[str, GateUse]]:
+    """Add up, while the block runs, the weights that each layer's gate gives."""
+    uses = {name: GateUse(torch.zeros(len(layer.experts), dtype=torch.float64)) for name, layer in layers.items()}
 
-    def note(use: _Use, layer: LocalMoE, inputs: tuple[Tensor, ...]) -> None:
+    def note(use: GateUse, layer: LocalMoE, inputs: tuple[Tensor, ...]) -> None:
         tokens_ND = inputs[0].reshape(-1, inputs[0].shape[-1])
-        gates_NE = F.linear(tokens_ND.float(), layer.gate.weight.float()).softmax(dim=1)
-        weight_N, chosen_N = gates_NE.max(dim=1)
-        use.tokens_E += torch.bincount(chosen_N, minlength=len(use.tokens_E)).cpu()
-        use.weight += weight_N.double().sum().cpu()
+        choices = choose(tokens_ND, layer.gate.weight, layer.config, training=False)
+        routes = place(choices, len(tokens_ND), padded=False)
+        weight_R, expert_R = routes.gate_R.detach().double().cpu(), routes.expert_R.cpu()
+        use.weight_E += torch.bincount(expert_R, weight_R, minlength=len(use.weight_E))
+        use.tokens += len(tokens_ND)
 
     hooks = [
         layer.register_forward_pre_hook(lambda module, inputs, use=uses[name]: note(use, module, inputs))

@@ -28,6 +28,14 @@ def test_encoder_has_the_published_number_of_parameters(num_experts: int, millio
     assert sum(p.numel() for p in model.encoder.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)
 
 
+def test_without_experts_blocks_say_nothing() -> None:
+    two_stages = {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 4], "window": 4}
+    config = ModelConfig.model_validate({"encoder": two_stages, "moe": {"num_experts": 1}})
+    assert not list(MsGFM(config, {"rgb": BUILTIN_SENSORS["rgb"]}, 32, seed=0).moe_layers())
+    with pytest.raises(ValueError, match=r"moe\.blocks names stage 3"):
+        ModelConfig.model_validate({"encoder": two_stages, "moe": {"num_experts": 2}})
+
+
 def test_no_two_experts_of_a_layer_start_equal() -> None:
     for _, layer in tiny().moe_layers():
         assert isinstance(layer, LocalMoE)

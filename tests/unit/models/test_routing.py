@@ -174,3 +174,55 @@ def test_a_tally_tells_owners_apart() -> None:
     assert table.tolist() == [[0, 1, 3, 1], [2, 2, 0, 1], [0, 0, 0, 0]]
     assert routing.counts_E.tolist() == [2, 3, 3]
     assert int(routing.num_dropped) == 2
+
+
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_importance_and_load_are_those_of_v_moe(top_k: int) -> None:
+    """Riquelme et al., appendix A, token by token: the chance that an expert is chosen when its noise is drawn anew."""
+    config = MoEConfig(num_experts=5, top_k=top_k, noise="gaussian", aux_loss="importance_load")
+    torch.manual_seed(0)
+    tokens, weight = torch.randn(40, 6), torch.randn(5, 6, requires_grad=True)
+    torch.manual_seed(1)
+    choices = choose(tokens, weight, config, training=True)
+    torch.manual_seed(1)
+    logits = tokens @ weight.detach().T
+    noisy = logits + torch.randn(40, 5) / 5
+    load, importance = [0.0] * 5, [0.0] * 5
+    for clean, disturbed, chosen in zip(logits.tolist(), noisy.tolist(), choices.expert_kN.T.tolist(), strict=True):
+        threshold = sorted(disturbed)[-top_k]
+        assert sorted(chosen) == sorted(e for e in range(5) if disturbed[e] >= threshold)
+        total = sum(math.exp(value) for value in clean)
+        for expert, value in enumerate(clean):
+            importance[expert] += math.exp(value) / total
+            load[expert] += 0.5 * (1 + math.erf((value - threshold) * 5 / math.sqrt(2)))
+    expected = 0.0
+    for sums in (importance, load):
+        mean = sum(sums) / 5
+        expected += sum((value - mean) ** 2 for value in sums) / 5 / mean**2 / 2
+    loss = aux_loss(choices, "importance_load")
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+    loss.backward()
+    assert weight.grad is not None
+    assert bool(weight.grad.abs().sum() > 0)
+
+
+def test_the_load_falls_when_it_is_followed_downhill() -> None:
+    config = MoEConfig(num_experts=4, noise="gaussian", aux_loss="importance_load")
+    torch.manual_seed(0)
+    tokens = torch.randn(200, 6) + 1
+    weight = (torch.randn(4, 6) * 0.5).requires_grad_()
+    first = None
+    for _ in range(60):
+        choices = choose(tokens, weight, config, training=True)
+        loss = aux_loss(choices, config.aux_loss)
+        first = first or loss.item()
+        (gradient,) = torch.autograd.grad(loss, weight)
+        weight = (weight - 0.3 * gradient).detach().requires_grad_()
+    counts = torch.bincount(choices.expert_kN[0], minlength=4)
+    assert loss.item() < first / 5
+    assert counts.min() > 25
+
+
+def test_a_load_without_noise_is_refused() -> None:
+    with pytest.raises(ValueError, match="set noise to gaussian, or aux_loss to importance"):
+        MoEConfig(aux_loss="importance_load")
