@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -24,6 +26,25 @@ class ObjectStat(NamedTuple):
     """Changes when the object does: its ETag, or the time of the last change of a local file."""
 
 
+def open_regular(path: str | Path, links: bool = True, buffering: int = -1) -> IO[bytes]:
+    """Open a file for reading; raise OSError for a pipe, a socket or a device, which could keep its reader for ever.
+
+    Without `links` a symbolic link is refused, too.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if links else os.O_NOFOLLOW)
+    descriptor = os.open(path, flags)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is no regular file, but a pipe, a socket or a device")
+        return open(descriptor, "rb", buffering=buffering)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
 class LocalStore:
     """A folder. Puts go through a temporary file in the same folder, an fsync and a rename."""
 
@@ -35,14 +56,15 @@ class LocalStore:
     def get(self, path: str) -> bytes:
         """Return the whole file."""
         try:
-            return (self.root / path).read_bytes()
+            with open_regular(self.root / path) as file:
+                return file.read()
         except OSError as error:
             raise self._explain(path, "read", error) from error
 
     def get_range(self, path: str, start: int, length: int) -> bytes:
         """Return bytes [start, start + length); fewer only where the file ends."""
         try:
-            with open(self.root / path, "rb", buffering=0) as file:
+            with open_regular(self.root / path, buffering=0) as file:
                 return os.pread(file.fileno(), length, start)
         except OSError as error:
             raise self._explain(path, "read", error) from error
@@ -119,7 +141,7 @@ class LocalStore:
     def open(self, path: str) -> IO[bytes]:
         """Open a file for reading."""
         try:
-            return open(self.root / path, "rb")
+            return open_regular(self.root / path)
         except OSError as error:
             raise self._explain(path, "read", error) from error
 

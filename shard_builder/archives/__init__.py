@@ -5,6 +5,7 @@ archive are refused with a reason, and a read is bounded by a limit whatever a h
 disk under a name taken from an archive. They may lie in a local folder or in an object store, which is read by ranges.
 """
 
+from shard_builder.archives.item_error import item_error
 from shard_builder.archives.listing import Listing
 from shard_builder.archives.member import Kind, Limits, MemberRef, Refused, kind_of
 from shard_builder.archives.naming import LITTER, Passed, is_litter
@@ -20,5 +21,6 @@ __all__ = [
     "Passed",
     "Refused",
     "is_litter",
+    "item_error",
     "kind_of",
 ]

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from gfm_pipeline.errors import ArchiveError
 from gfm_pipeline.storage import Store
+from gfm_pipeline.storage.local import open_regular
 from shard_builder.archives.member import MemberRef, Refused, printable, unsafe_reason
 
 
@@ -26,8 +27,7 @@ def list_folder(store: Store, relative: str) -> Iterator[MemberRef | Refused]:
 
 def read_local(path: str, most: int) -> bytes:
     """Return at most `most` bytes of a local file that is no link."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    with os.fdopen(descriptor, "rb") as file:
+    with open_regular(path, links=False) as file:
         return file.read(most)
 
 

@@ -9,16 +9,21 @@ from __future__ import annotations
 import gzip
 import os
 import tarfile
-import zlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import indexed_gzip
 
 from gfm_pipeline.errors import ArchiveError, GfmError
 from shard_builder.archives.member import RATIO_FROM_BYTES, Limits, MemberRef, Refused, printable, unsafe_reason
 
+MAX_HEADER_BYTES = 2**20
+"""Of a long name or the records of a pax header: a thousand times what they are."""
+MAX_PADDING_BYTES = 2**30
+MAX_PADDING_SECONDS = 60.0
+"""What is read of the zeros behind an archive's end: a sparse file can hold any number of them."""
 SEEK_POINT_BYTES = 4 * 2**20
 """Decompressed bytes between two points of a tar.gz index."""
 
@@ -34,8 +39,10 @@ def list_tar(
     last, at, number = "none", 0, 0
     zipped = like.kind == "tar.gz"
     try:
+        packed_bytes = file.seek(0, os.SEEK_END)
+        file.seek(0)
         stream = _gunzip(file) if zipped else file
-        with tarfile.open(fileobj=stream, mode="r:") as archive:
+        with tarfile.open(fileobj=cast(Any, _Headers(stream)), mode="r:") as archive:
             for info in archive:
                 last, at, number = info.name, info.offset, number + 1
                 archive.members = []  # type: ignore[attr-defined]  # tarfile keeps every header otherwise
@@ -56,7 +63,7 @@ def list_tar(
                 else:
                     yield replace(like, member=info.name, size=info.size, offset=info.offset_data)
             end = archive.offset
-        _check_end(stream, end)
+        _check_end(stream, end, limits.max_ratio * packed_bytes if zipped else None)
         if zipped:
             stream.build_full_index()  # type: ignore[attr-defined]  # to the end, which checks the checksum there
             _check_gzip_end(file, stream.seek(0, os.SEEK_END))
@@ -65,7 +72,7 @@ def list_tar(
         raise
     except PermissionError as error:
         raise ArchiveError(f"cannot read {where}: {error.strerror}. Make it readable.") from error
-    except (OSError, EOFError, tarfile.TarError, zlib.error, RuntimeError, ValueError, OverflowError) as error:
+    except Exception as error:  # tarfile and zlib raise many types for what is no tar
         raise ArchiveError(
             f"{where} is damaged or cut short: {error} (in or after its member {printable(last)}, number "
             f"{number}, at byte {at} of the {'decompressed ' if zipped else ''}tar). Copy or download it again."
@@ -86,8 +93,24 @@ def _gunzip(file: IO[bytes]) -> IO[bytes]:
     return stream
 
 
-def _check_end(stream: IO[bytes], end: int) -> None:
+class _Headers:
+    """A tar for `tarfile`, which believes what a header says of the length of its extension and reads it at once."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        """Return at most `size` bytes; raise ValueError for more than any header needs."""
+        if not 0 <= size <= MAX_HEADER_BYTES:
+            raise ValueError(f"a header claims an extension of {size} bytes, at most {MAX_HEADER_BYTES} are read")
+        return self._file.read(size)
+
+
+def _check_end(stream: IO[bytes], end: int, most: float | None) -> None:
     """Raise EOFError unless a zero block, tar's end mark, stands where the last member ends, and only zeros follow.
+
+    Raises ValueError for more zeros than the limits of padding allow, or than the `most` bytes of a tar.gz.
 
     tarfile takes a file that stops between two members, or whose next header is damaged, for a complete one.
     """
@@ -95,9 +118,18 @@ def _check_end(stream: IO[bytes], end: int) -> None:
     mark = stream.read(tarfile.BLOCKSIZE)
     if mark != bytes(tarfile.BLOCKSIZE):
         raise EOFError("the end-of-archive mark is missing")
+    begun, at = time.monotonic(), end + len(mark)
     while rest := stream.read(2**20):
         if rest.count(0) != len(rest):
             raise EOFError("there is more after the end-of-archive mark")
+        at += len(rest)
+        if at - end > MAX_PADDING_BYTES or time.monotonic() - begun > MAX_PADDING_SECONDS:
+            raise ValueError(
+                f"more than {at - end >> 20} MiB of zeros follow the end-of-archive mark; cut it with truncate "
+                f"--size {end + 2 * tarfile.BLOCKSIZE} if it is genuine"
+            )
+        if most is not None and at > max(RATIO_FROM_BYTES, most):
+            raise ValueError("it decompresses to more than max_ratio times its size: refused as a bomb")
 
 
 def _check_gzip_end(file: IO[bytes], num_bytes: int) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import IO
 
-from gfm_pipeline.errors import ArchiveError, ItemError, StorageError
+from gfm_pipeline.errors import ArchiveError, GfmError, ItemError
 from shard_builder.archives.member import RATIO_FROM_BYTES, Limits, MemberRef, Refused, printable, unsafe_reason
 from shard_builder.archives.section import section
 
@@ -55,11 +55,11 @@ def list_zip(file: IO[bytes], like: MemberRef, where: str, limits: Limits) -> It
                     deflated=info.compress_type == zipfile.ZIP_DEFLATED,
                     crc32=info.CRC,
                 )
-    except StorageError:
+    except GfmError:
         raise
     except PermissionError as error:
         raise ArchiveError(f"cannot read {where}: {error.strerror}. Make it readable.") from error
-    except (OSError, zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, ValueError, struct.error) as error:
+    except Exception as error:  # zipfile raises many types for what is no zip
         raise ArchiveError(f"{where} is no readable zip archive: {error}. Copy or download it again.") from error
 
 

@@ -61,7 +61,7 @@ def try_samples(config: BuildConfig, plan: BuildPlan, output: Store, scratch: Pa
                 trial.rejected.append(found)
             else:
                 trial.packed += 1
-                trial.bytes += sum(len(packed.data) for packed in found.values())
+                trial.bytes += sum(len(packed.data) for packed in found.members.values())
     finally:
         reader.close()
     return trial

@@ -31,7 +31,7 @@ from gfm_pipeline.shards.sample import SampleRecord, SensorRecord
 from gfm_pipeline.shards.tar import ShardTar
 from gfm_pipeline.storage import Store
 from gfm_pipeline.storage.local import TEMPORARY_PREFIX
-from shard_builder.archives import ArchiveReader
+from shard_builder.archives import ArchiveReader, item_error
 from shard_builder.build.declared import Declared, adopt, adopts_nodata
 from shard_builder.build.pack import Packed, Packer
 from shard_builder.build.plan import PLAN_PATH, ShardTask, load_task
@@ -112,6 +112,15 @@ class ShardWriter:
             shard.add(sample, found)
 
 
+@dataclass(frozen=True)
+class PackedSample:
+    """A sample, ready for its shard."""
+
+    members: dict[str, Packed]
+    """By sensor."""
+    record: SampleRecord
+
+
 def pack_sample(
     sample: PlannedSample,
     packer: Packer,
@@ -119,8 +128,8 @@ def pack_sample(
     config: BuildConfig,
     decode: bool,
     declared: Mapping[str, Declared],
-) -> dict[str, Packed] | Rejected:
-    """Return the members of a sample by sensor, or why a policy of the build leaves it out.
+) -> PackedSample | Rejected:
+    """Return the members of a sample and its record, or why a policy of the build leaves it out.
 
     `specs` are those with what the files declare.
 
@@ -141,11 +150,12 @@ def pack_sample(
                 return Rejected(item=sample.key, source_file=source_file, reason=reason, policy=policy)
             loaded[name] = packed
         _check_one_place(sample, loaded)
-    except ItemError as error:
+        return PackedSample(loaded, _record(sample, loaded, specs))
+    except Exception as raised:  # whatever a file makes its readers raise ends that file's item alone
+        error = item_error(raised, source_file)
         if config.on_error == "fail":
-            raise
+            raise error from raised
         return Rejected(item=sample.key, source_file=source_file, reason=str(error), policy="on_error=skip")
-    return loaded
 
 
 class _ShardUnderWay:
@@ -161,8 +171,9 @@ class _ShardUnderWay:
         self._rules: Counter[str] = Counter()
         self._statistics: dict[str, list[stats.BandStats]] = {sensor: [] for sensor in task.sensors}
 
-    def add(self, sample: PlannedSample, loaded: Mapping[str, Packed]) -> None:
+    def add(self, sample: PlannedSample, packed: PackedSample) -> None:
         """Append one sample."""
+        loaded, record = packed.members, packed.record
         members = {f"{sensor}.{item.extension}": item.data for sensor, item in loaded.items()}
         for sensor, item in loaded.items():
             pixels = item.pixels
@@ -172,7 +183,6 @@ class _ShardUnderWay:
             self._rules.update(pixels.rules)
             measured = stats.measure(pixels.raster, self.specs[sensor].bands, pixels.measured)
             self._statistics[sensor] = stats.merge([part for part in (self._statistics[sensor], measured) if part])
-        record = _record(sample, loaded, self.specs)
         members["json"] = dump_document(record)
         written = self.tar.add(sample.key, members)
         self.records.append(record)

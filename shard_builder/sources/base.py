@@ -77,6 +77,10 @@ class InputView:
         or holds nothing.
         """
         if self.kind(name) not in (None, "folder"):
+            local = self.store.local_path(name)
+            if local is not None and not local.is_file():  # a pipe would keep its reader waiting for ever
+                self.reject(name, name, "refused: no regular file")
+                return
             self.scan.versions[name] = self.store.stat(name).version
         yield from self._listed(self.reader.list(name), name)
         self._opened.add(name)
@@ -190,9 +194,11 @@ def _digest(reader: ArchiveReader, raster: PlannedRaster) -> bytes:
     """Return a digest of the bytes that a raster comes from; of the window too, as tiles share a file."""
     joined = hashlib.blake2b(repr((raster.window, raster.grid)).encode(), digest_size=16)
     for ref in raster.files:
-        joined.update(
-            reader.keep("digest", ref, lambda ref: hashlib.blake2b(reader.read(ref), digest_size=16).digest())
-        )
+        try:
+            digest = reader.keep("digest", ref, lambda ref: hashlib.blake2b(reader.read(ref), digest_size=16).digest())
+        except ItemError:  # it equals no other file; the shard that it is planned for will say what is wrong
+            digest = repr(ref).encode()
+        joined.update(digest)
     return joined.digest()
 
 

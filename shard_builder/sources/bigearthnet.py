@@ -34,7 +34,7 @@ import pyarrow as pa
 from gfm_pipeline.errors import ArchiveError, ItemError
 from gfm_pipeline.sensors import SensorSpec, builtin_sensor
 from gfm_pipeline.shards.parquet import ParquetReader
-from shard_builder.archives import ArchiveReader, MemberRef
+from shard_builder.archives import ArchiveReader, MemberRef, item_error
 from shard_builder.archives.parts import is_later_part
 from shard_builder.planned import PlannedRaster
 from shard_builder.rasters.images import decode_tiff
@@ -120,8 +120,8 @@ class BigEarthNet(Source):
                 continue
             try:
                 self._plan(view, patch, refs, pairs)
-            except ItemError as error:
-                view.reject(patch, refs[0].source_file, str(error), len(refs))
+            except Exception as error:
+                view.reject(patch, refs[0].source_file, str(item_error(error, refs[0].source_file)), len(refs))
 
     def _plan(self, view: InputView, patch: str, refs: list[MemberRef], pairs: _Pairs | None) -> None:
         """Plan the files of one folder: the bands of a patch, or its map."""

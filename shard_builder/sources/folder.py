@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from gfm_pipeline.config import StrictModel
-from gfm_pipeline.errors import ArchiveError, ConfigError, ItemError, nearest
+from gfm_pipeline.errors import ArchiveError, ConfigError, nearest
 from gfm_pipeline.sensors import SensorSpec
-from shard_builder.archives import ArchiveReader, MemberRef
+from shard_builder.archives import ArchiveReader, MemberRef, item_error
 from shard_builder.config import BuildConfig
 from shard_builder.planned import PlannedRaster
 from shard_builder.rasters.band_names import in_declared_order
@@ -134,8 +134,8 @@ class Folder(Source):
                     view.reject(key, source_file, f"duplicate of {known.source_file}", len(found.refs))
                 return
             dates = self._dates(view, found)
-        except ItemError as error:
-            view.reject(key, source_file, str(error), len(found.refs))
+        except Exception as error:
+            view.reject(key, source_file, str(item_error(error, source_file)), len(found.refs))
         else:
             self._add(view, key, found.sensor, PlannedRaster(found.refs, dates=dates), labels, tiles)
 

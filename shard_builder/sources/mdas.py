@@ -20,9 +20,8 @@ from collections.abc import Iterable
 from typing import ClassVar, Literal
 
 from gfm_pipeline.config import StrictModel
-from gfm_pipeline.errors import ItemError
 from gfm_pipeline.sensors import Display, SensorSpec, builtin_sensor
-from shard_builder.archives import ArchiveReader, MemberRef
+from shard_builder.archives import ArchiveReader, MemberRef, item_error
 from shard_builder.config import BuildConfig
 from shard_builder.planned import PlannedRaster
 from shard_builder.rasters.images import load_rgb, load_tiff, tile_windows
@@ -107,9 +106,9 @@ class MDAS(Source):
         for area, refs in sorted(areas.items()):
             try:
                 self._plan_area(view, area, refs)
-            except ItemError as error:
+            except Exception as error:
                 first = next(iter(refs.values()))
-                view.reject(area, first.source_file, str(error), len(refs))
+                view.reject(area, first.source_file, str(item_error(error, first.source_file)), len(refs))
 
     def _is_wanted(self, area: str, sensor: str) -> bool:
         scenes = self.options.scenes

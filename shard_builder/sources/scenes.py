@@ -19,7 +19,7 @@ from typing import ClassVar
 from gfm_pipeline.config import StrictModel
 from gfm_pipeline.errors import ConfigError, ItemError, nearest
 from gfm_pipeline.sensors import SensorSpec
-from shard_builder.archives import ArchiveReader, MemberRef
+from shard_builder.archives import ArchiveReader, MemberRef, item_error
 from shard_builder.config import BuildConfig
 from shard_builder.planned import PlannedRaster, Resampling, Window
 from shard_builder.rasters.images import load_tiff, tile_windows
@@ -104,14 +104,15 @@ class Scenes(Source):
                 if found.sensor in scenes:
                     raise ItemError(f"duplicate of {scenes[found.sensor].source_file}")
                 scenes[found.sensor] = self._open(found, view.reader)
-            except ItemError as error:
-                view.reject(key, found.refs[0].source_file, str(error))
+            except Exception as error:
+                source_file = found.refs[0].source_file
+                view.reject(key, source_file, str(item_error(error, source_file)))
         for key, scenes in places.items():
             try:
                 self._plan(view, key, scenes)
-            except ItemError as error:
+            except Exception as error:
                 files = next(iter(scenes.values())).source_file if scenes else key
-                view.reject(key, files, str(error), len(scenes))
+                view.reject(key, files, str(item_error(error, files)), len(scenes))
 
     def load(self, planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Decoded:
         """Return a tile of a scene."""

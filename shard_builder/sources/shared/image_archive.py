@@ -6,9 +6,9 @@ import re
 from pathlib import PurePosixPath
 from typing import ClassVar
 
-from gfm_pipeline.errors import ArchiveError, ItemError
+from gfm_pipeline.errors import ArchiveError
 from gfm_pipeline.sensors import SensorSpec, builtin_sensor
-from shard_builder.archives import ArchiveReader, MemberRef, kind_of
+from shard_builder.archives import ArchiveReader, MemberRef, item_error, kind_of
 from shard_builder.archives.member import parts_of
 from shard_builder.planned import PlannedRaster
 from shard_builder.rasters.images import (
@@ -66,8 +66,8 @@ class ImageArchive(Source):
             found = True
             try:
                 self._plan_image(view, key, path, ref)
-            except ItemError as error:
-                view.reject(key, ref.source_file, str(error))
+            except Exception as error:
+                view.reject(key, ref.source_file, str(item_error(error, ref.source_file)))
         if not found and not view.scan.num_rejected:
             raise ArchiveError(f"{view.where}/{name} holds no {', '.join(IMAGE_EXTENSIONS)} images. Move it elsewhere.")
 

@@ -20,7 +20,7 @@ import numpy as np
 from gfm_pipeline.config import StrictModel
 from gfm_pipeline.errors import ItemError
 from gfm_pipeline.sensors import Display, SensorSpec, builtin_sensor
-from shard_builder.archives import ArchiveReader, MemberRef
+from shard_builder.archives import ArchiveReader, MemberRef, item_error
 from shard_builder.config import BuildConfig
 from shard_builder.planned import PlannedRaster
 from shard_builder.rasters.images import load_tiff, read_size, tile_windows
@@ -106,8 +106,13 @@ class IsprsBenchmark(Source):
         for area_name, files in sorted(areas.items()):
             try:
                 self._plan_area(view, area_name, files)
-            except ItemError as error:
-                view.reject(area_name, next(iter(files.values())).source_file, str(error), len(files))
+            except Exception as error:
+                view.reject(
+                    area_name,
+                    next(iter(files.values())).source_file,
+                    str(item_error(error, next(iter(files.values())).source_file)),
+                    len(files),
+                )
 
     def load(self, planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Decoded:
         """Return a tile of an orthophoto, a surface model or a map."""
