@@ -13,10 +13,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from gfm_pipeline.config import StrictModel
-from gfm_pipeline.errors import ItemError
 from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.sensors.missing import holds
-from shard_builder.archives import ArchiveReader
+from shard_builder.archives import ArchiveReader, item_error
 from shard_builder.build.scan import Scan
 from shard_builder.planned import PlannedRaster
 from shard_builder.rasters.images import extension_of
@@ -82,7 +81,8 @@ def _facts(source: Source, scan: Scan, spec: SensorSpec, files: ArchiveReader) -
             continue
         try:
             yield source.load(planned, spec, files).facts
-        except ItemError:
+        except Exception as error:
+            item_error(error, planned.source_file)  # raises what is no file's fault
             continue
 
 

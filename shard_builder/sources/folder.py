@@ -151,8 +151,8 @@ class Folder(Source):
         try:
             sizes = [_size(files, spec, self.options.sensors[sensor], view.reader) for files in refs]
             tiles.add(key, sensor, Whole(planned, *max(sizes), labels))
-        except ItemError as error:
-            view.reject(key, planned.source_file, str(error), len(planned.files))
+        except Exception as error:
+            view.reject(key, planned.source_file, str(item_error(error, planned.source_file)), len(planned.files))
 
     def _is_cube(self, planned: PlannedRaster, sensor: str) -> bool:
         """Return whether the files of a raster are one zarr folder, or one HDF5, NetCDF or zarr file."""

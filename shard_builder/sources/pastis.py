@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 from gfm_pipeline.errors import ArchiveError, ItemError
 from gfm_pipeline.sensors import Display, SensorSpec
-from shard_builder.archives import ArchiveReader, MemberRef
+from shard_builder.archives import ArchiveReader, MemberRef, item_error
 from shard_builder.planned import OUTLINE, PlannedRaster
 from shard_builder.rasters.raster import Decoded
 from shard_builder.sources.base import SOURCES, InputView, Source
@@ -107,11 +107,11 @@ class Pastis(Source):
                 view.reject(number, ref.source_file, f"{tables[0].source_file} does not know this place")
                 continue
             labels = {"fold": about["Fold"]} | ({"tile": about["TILE"]} if "TILE" in about else {})
-            dates = _dates(about.get(_DATES.get(sensor, ""), {}))
             try:
+                dates = _dates(about.get(_DATES.get(sensor, ""), {}))
                 ring = outline(about["geometry"], crs, tables[0].source_file)
-            except ItemError as error:
-                view.reject(number, ref.source_file, str(error))
+            except Exception as error:
+                view.reject(number, ref.source_file, str(item_error(error, tables[0].source_file)))
                 continue
             view.add(number, sensor, PlannedRaster((ref,), dates=dates), **labels, **({OUTLINE: ring} if ring else {}))
 

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from gfm_pipeline.errors import ItemError
+from shard_builder.archives import item_error
 from shard_builder.planned import PlannedRaster, Window
 from shard_builder.rasters.images import tile_windows
 from shard_builder.rasters.raster import Decoded
@@ -54,8 +55,9 @@ class Tiles:
             wholes = {sensor: _WHOLE.validate_json(part.about) for sensor, (part,) in parts.items()}
             try:
                 self._plan_place(view, key, wholes, labels.get(key, {}))
-            except ItemError as error:
-                view.reject(key, next(iter(wholes.values())).planned.source_file, str(error), len(wholes))
+            except Exception as error:
+                first = next(iter(wholes.values())).planned.source_file
+                view.reject(key, first, str(item_error(error, first)), len(wholes))
 
     def close(self) -> None:
         """Remove what is on disk."""
