@@ -125,7 +125,7 @@ def _read_table(data: bytes, ref: MemberRef) -> tuple[dict[int, dict[str, Any]],
         table = json.loads(data)
         told = [{**feature["properties"], "geometry": feature.get("geometry")} for feature in table["features"]]
         return {int(about["ID_PATCH"]): about | {"Fold": int(about["Fold"])} for about in told}, crs_of(table)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArchiveError(
             f"{ref.source_file} is no GeoJSON with ID_PATCH and Fold of each place: {type(error).__name__} {error}. "
             "Copy or download it again."
