@@ -44,9 +44,9 @@ def check_manifest(store: Store, manifest: Manifest, problems: ProblemList) -> N
     if "samples_packed" in manifest.counts:
         problems.compare("counts.samples_packed", manifest.num_samples, manifest.counts["samples_packed"])
     for name, bands in manifest.statistics.items():
-        problems.compare(
-            f"bands with statistics of {name}", list(manifest.sensors[name].bands), [b.band for b in bands]
-        )
+        measured = [band.band for band in bands]
+        if measured:  # none where no sample could be packed
+            problems.compare(f"bands with statistics of {name}", list(manifest.sensors[name].bands), measured)
 
 
 def check_listing(store: Store, manifest: Manifest, problems: ProblemList) -> str | None:
