@@ -13,7 +13,7 @@ from gfm_pipeline.shards.manifest import Rejected
 from gfm_pipeline.storage import LocalStore, Store, open_store
 from shard_builder.build.build import Event, Progress, plan_collection
 from shard_builder.build.plan import BuildPlan, load_rejected
-from shard_builder.build.report import LISTED, describe_ignored, describe_unpaired
+from shard_builder.build.report import LISTED, describe_ignored, describe_unpaired, describe_warnings
 from shard_builder.build.trial import try_samples
 from shard_builder.config import BuildConfig
 
@@ -89,6 +89,7 @@ def describe_forecast(found: Forecast, config: BuildConfig) -> Iterator[str]:
         yield f"  ... and {len(found.problems) - LISTED} more problems"
     if found.left_out:
         yield f"  {len(found.left_out)} of the {found.tried} would be left out (max_nodata), e.g. {found.left_out[0]}"
+    yield from describe_warnings(plan)
     yield from describe_ignored(plan)
 
 

@@ -87,6 +87,8 @@ class BuildPlan(StrictModel):
     unpaired: tuple[str, ...]
     """The first unpaired samples, each with what it lacks."""
     ignored: tuple[IgnoredFiles, ...]
+    warnings: tuple[str, ...] = ()
+    """Settings and tables that have nothing to do in this input."""
     declared: dict[str, Declared] = {}
     """By sensor, what its files declare and the configuration does not say."""
 
@@ -148,6 +150,7 @@ def make_plan(
         num_dropped=sum(sizes[present] for present in dropped),
         unpaired=tuple(examples[:EXAMPLES]),
         ignored=tuple(IgnoredFiles(**asdict(item)) for item in scan.ignored),
+        warnings=tuple(scan.warnings),
         declared=dict(declared or {}),
     )
     store.put(PLAN_PATH, dump_document(plan))

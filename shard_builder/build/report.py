@@ -52,6 +52,7 @@ def describe(report: BuildReport, config: BuildConfig) -> Iterator[str]:
     for name, count in counts.items():
         if name.startswith("rule: "):
             yield f"  {count} samples: {name.removeprefix('rule: ')}"
+    yield from describe_warnings(plan)
     yield from describe_ignored(plan)
     yield from describe_statistics(manifest)
 
@@ -62,6 +63,11 @@ def describe_unpaired(plan: BuildPlan, config: BuildConfig) -> Iterator[str]:
         what = {"keep": "packed without it, in shards of their own", "drop": "left out, listed in failures.jsonl"}
         yield f"  {plan.num_unpaired} lack a sensor (unpaired={config.unpaired}: {what[config.unpaired]}):"
         yield from _some(plan.unpaired, plan.num_unpaired)
+
+
+def describe_warnings(plan: BuildPlan) -> Iterator[str]:
+    """Yield what the configuration asks for and the input does not have."""
+    yield from (f"  warning: {text}" for text in plan.warnings)
 
 
 def describe_ignored(plan: BuildPlan) -> Iterator[str]:

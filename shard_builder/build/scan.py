@@ -31,6 +31,7 @@ _TABLES = """
 CREATE TABLE samples (id INTEGER PRIMARY KEY, key TEXT, folded TEXT UNIQUE, present INTEGER);
 CREATE TABLE rasters (sample INTEGER, sensor INTEGER, raster BLOB, PRIMARY KEY (sample, sensor)) WITHOUT ROWID;
 CREATE TABLE labels (folded TEXT PRIMARY KEY, labels TEXT) WITHOUT ROWID;
+CREATE TABLE told (tab TEXT, folded TEXT, key TEXT, PRIMARY KEY (tab, folded)) WITHOUT ROWID;
 CREATE TABLE named (id INTEGER PRIMARY KEY, name TEXT, folded TEXT, ref BLOB);
 CREATE TABLE seen (digest BLOB PRIMARY KEY, key TEXT) WITHOUT ROWID;
 CREATE TABLE doubles (id INTEGER PRIMARY KEY, key TEXT, first TEXT, source_file TEXT);
@@ -72,6 +73,8 @@ class Scan:
         self.versions: dict[str, str] = {}
         """By archive, what changes when it is replaced."""
         self.ignored: list[Ignored] = []
+        self.warnings: list[str] = []
+        """What the configuration asks for and the input does not have."""
         self.num_items = 0
         """Files of the input that belong to this source, rejected ones included."""
         self.num_samples = 0
@@ -111,6 +114,18 @@ class Scan:
         (known,) = self._db.run("SELECT labels FROM labels WHERE folded = ?", (folded,)).fetchone()
         merged = json.dumps({**json.loads(known), **labels})
         self._db.run("UPDATE labels SET labels = ? WHERE folded = ?", (merged, folded))
+
+    def tell(self, table: str, key: str) -> None:
+        """File that a table of the input says something of a sample."""
+        self._db.run("INSERT OR IGNORE INTO told VALUES (?, ?, ?)", (table, key.lower(), key))
+
+    def strangers(self) -> Iterator[tuple[str, int, int, str]]:
+        """Yield, for every table with keys of no sample: its name, its keys, how many are of none, one of those."""
+        query = (
+            "SELECT tab, COUNT(*), SUM(s.id IS NULL), MIN(CASE WHEN s.id IS NULL THEN told.key END) FROM told "
+            "LEFT JOIN samples AS s ON s.folded = told.folded GROUP BY tab HAVING SUM(s.id IS NULL) ORDER BY tab"
+        )
+        yield from self._db.run(query)
 
     def keyed(self, files: Iterable[tuple[str, MemberRef]]) -> Iterator[tuple[str, str, MemberRef]]:
         """Yield (key, name, file) for every (name, file), in order, with one key per name.

@@ -219,6 +219,17 @@ def _to_db(
     )
 
 
+def offset_applies(planned: PlannedRaster, override: SensorOverride) -> bool:
+    """Return whether the configured offset is added to at least a part of a raster, by the names and dates of it."""
+    since = override.offset_since
+    return _offset_names(planned, override) and (since is None or any(date >= since for date in planned.dates))
+
+
+def _offset_names(planned: PlannedRaster, override: SensorOverride) -> bool:
+    pattern = override.offset_files
+    return not pattern or any(fnmatchcase(ref.source_file, pattern) for ref in planned.files)
+
+
 def _shift(
     raster: Raster,
     measured: NDArray[np.bool_] | None,
@@ -229,7 +240,7 @@ def _shift(
     """Add the configured offset to the images it applies to."""
     if not override.offset:
         return raster, ()
-    if override.offset_files and not any(fnmatchcase(ref.source_file, override.offset_files) for ref in planned.files):
+    if not _offset_names(planned, override):
         return raster, ()
     steps = _since(planned, override.offset_since, raster.ndim)
     if not steps.any():

@@ -23,6 +23,7 @@ from shard_builder.build.scan import Ignored, Scan
 from shard_builder.config import BuildConfig
 from shard_builder.planned import PlannedRaster
 from shard_builder.rasters.images import load_tiff
+from shard_builder.rasters.radiometry import offset_applies
 from shard_builder.rasters.raster import Decoded, Original
 
 
@@ -43,6 +44,11 @@ class InputView:
         self.scan = scan
         self._folders: dict[str, bool] | None = None
         self._opened: set[str] = set()
+        self.idle_offsets = {  # of sensors without an image yet that their configured offset applies to
+            sensor: override
+            for sensor, override in config.sensors.items()
+            if override.offset and (override.offset_files or override.offset_since)
+        }
 
     @property
     def where(self) -> str:
@@ -94,13 +100,24 @@ class InputView:
 
         A second raster of the same sensor and key is rejected, and so is a key that no shard can hold.
         """
+        if sensor in self.idle_offsets and offset_applies(raster, self.idle_offsets[sensor]):
+            del self.idle_offsets[sensor]
         trouble = self.scan.add(key, sensor, raster, labels)
         if trouble:
             self.reject(key, raster.files[0].source_file, trouble, members=0)
 
-    def label(self, key: str, **labels: Any) -> None:
-        """Say something of the content of a sample that `add` has planned or will; alone it plans nothing."""
+    def label(self, key: str, table: str | None = None, /, **labels: Any) -> None:
+        """Say something of the content of a sample that `add` has planned or will; alone it plans nothing.
+
+        `table` is the file of the input that says it: the report names one whose keys are of no sample.
+        """
         self.scan.label(key, labels)
+        if table is not None:
+            self.scan.tell(table, key)
+
+    def warn(self, text: str) -> None:
+        """Take note of a setting that has nothing to do in this input: plan and report name it."""
+        self.scan.warnings.append(text)
 
     def ignore(self, path: str, reason: str, files: int = 1) -> None:
         """Take note of files that this source does not pack, and why."""
@@ -138,6 +155,26 @@ class InputView:
         self.scan.listed(listing.provenance)
 
 
+def _warn_of_idle_settings(source: Source, view: InputView) -> None:
+    """Name the settings and tables that fit nothing of what was found."""
+    for sensor, override in view.idle_offsets.items():
+        asked = [
+            f"offset_files {override.offset_files!r}" if override.offset_files else "",
+            f"offset_since {override.offset_since}" if override.offset_since else "",
+        ]
+        what = " and ".join(filter(None, asked))
+        view.warn(f"sensors.{sensor}: {what} fits no image of {sensor}: offset {override.offset:g} is added to none")
+    present = {sensor for sensors in view.scan.sensor_sets() for sensor in sensors}
+    for spec in source.sensors:
+        if spec.name not in present and (spec.name in source.required or spec.name in view.config.sensors):
+            view.warn(f"no sample has {spec.name}")
+    for table, keys, strange, example in view.scan.strangers():
+        if keys == strange:
+            view.warn(f"{table}: none of its {keys} keys is that of a sample, e.g. {example}")
+        elif not source.lists_more:
+            view.warn(f"{table}: {strange} of its {keys} keys are of no sample, e.g. {example}")
+
+
 class Source(ABC):
     """One raw archive family."""
 
@@ -149,6 +186,8 @@ class Source(ABC):
     """Sensors that a sample is complete without; label rasters are optional always."""
     tiled: ClassVar[bool] = False
     """Whether it cuts tiles, as `tile_px`, `stride_px` and `edge` say."""
+    lists_more: ClassVar[bool] = True
+    """Whether its tables are published ones of the whole archive, of which an input may be a part."""
 
     def __init__(self, config: BuildConfig) -> None:
         """Raise ConfigError for options that the source does not know."""
@@ -206,6 +245,8 @@ def scan_input(source: Source, view: InputView) -> None:
     """Fill the scan of `view` with what the source finds; raise ArchiveError when nothing of the source is there."""
     source.scan(view)
     view.scan.finish()
+    if view.scan.num_samples:
+        _warn_of_idle_settings(source, view)
     if view.config.duplicates == "drop":
         view.scan.drop_duplicates(partial(_digest, view.reader))
     if not view.scan.num_samples and not view.scan.num_rejected:

@@ -101,10 +101,10 @@ class BigEarthNet(Source):
             if name == _TABLE:
                 pairs = _Pairs(data, f"{view.where}/{name}")
                 for key, labels in pairs.labels():
-                    view.label(key, **labels)
+                    view.label(key, name, **labels)
                 continue
             for patch in _listed(data, f"{view.where}/{name}"):
-                view.label(patch, **({"split": match[1]} if match else {_LISTS[name]: True}))
+                view.label(patch, name, **({"split": match[1]} if match else {_LISTS[name]: True}))
         return pairs
 
     def _scan_archive(self, view: InputView, name: str, pairs: _Pairs | None) -> None:

@@ -69,6 +69,7 @@ class Folder(Source):
 
     reads: ClassVar[str] = "files that fit the patterns of options.sensors"
     tiled: ClassVar[bool] = True
+    lists_more: ClassVar[bool] = False
 
     def __init__(self, config: BuildConfig) -> None:
         """Raise ConfigError for patterns and sensors that cannot be."""
@@ -97,8 +98,9 @@ class Folder(Source):
             table = read_table(view, self.options.table, self.room) if self.options.table else iter(())
             if self.cuts:
                 tiles.plan(view, dict(table))
-            for key, said in table:
-                view.label(key, **said)
+            elif self.options.table:
+                for key, said in table:
+                    view.label(key, self.options.table.file, **said)
         finally:
             gathered.close()
             tiles.close()

@@ -89,6 +89,10 @@ class Scenes(Source):
                 )
 
     @property
+    def _optional(self) -> frozenset[str]:
+        return frozenset(name for name, own in self.options.sensors.items() if own.optional)
+
+    @property
     def required(self) -> tuple[str, ...]:
         """Names of the sensors that are neither labels nor declared optional."""
         own = self.options.sensors
@@ -97,7 +101,7 @@ class Scenes(Source):
     def scan(self, view: InputView) -> None:
         """Plan the tiles of every place, row by row."""
         places: dict[str, dict[str, Scene]] = {}
-        for found in find_files(view, self.patterns, self.options.archives):
+        for found in find_files(view, self.patterns, self.options.archives, self._optional):
             key = key_of(self.options.key.format(**found.parts), TILE_SUFFIX)
             scenes = places.setdefault(key, {})
             try:

@@ -28,7 +28,7 @@ def find_files(
     """Yield the files that fit the pattern of a sensor, in the order of the input, and take note of all others.
 
     A file may fit the patterns of several sensors. Raises ArchiveError when no file fits a pattern; where that is one
-    of the `optional` sensors, others being found, it is taken note of.
+    of the `optional` sensors, others being found, the report says so.
     """
     matched: set[str] = set()
     example = ""
@@ -43,7 +43,7 @@ def find_files(
     missing = sorted(set(patterns) - matched)
     if matched:
         for sensor in sorted(set(missing) & set(optional)):
-            view.ignore(f"options.sensors.{sensor}", f"no file fits {patterns[sensor].text!r}", files=0)
+            view.warn(f"no file fits {patterns[sensor].text!r} of options.sensors.{sensor}.files, which is optional")
         missing = [sensor for sensor in missing if sensor not in optional]
     if missing and (matched or example):
         pattern = patterns[missing[0]].text

@@ -66,7 +66,7 @@ def _read_list(view: InputView, name: str) -> None:
         for number, line in enumerate(lines, start=1):
             match = _PATCH.fullmatch(line.strip())
             if match:
-                view.label(f"{match[1]}_{match[3]}_p{match[4]}", split=split)
+                view.label(f"{match[1]}_{match[3]}_p{match[4]}", name, split=split)
             elif line.strip():
                 raise ArchiveError(
                     f"{view.where}/{name}, line {number}: found {line.strip()[:80]!r}, expected the name of a patch "
