@@ -169,10 +169,15 @@ def _warn_of_idle_settings(source: Source, view: InputView) -> None:
         if spec.name not in present and (spec.name in source.required or spec.name in view.config.sensors):
             view.warn(f"no sample has {spec.name}")
     for table, keys, strange, example in view.scan.strangers():
-        if keys == strange:
-            view.warn(f"{table}: none of its {keys} keys is that of a sample, e.g. {example}")
-        elif not source.lists_more:
-            view.warn(f"{table}: {strange} of its {keys} keys are of no sample, e.g. {example}")
+        if keys == strange or not source.lists_more:
+            view.warn(strange_keys(table, keys, strange, example))
+
+
+def strange_keys(table: str, keys: int, strange: int, example: str) -> str:
+    """Return the warning of a table of which so many keys are of no sample."""
+    if keys == strange:
+        return f"{table}: none of its {keys} keys is that of a sample, e.g. {example}"
+    return f"{table}: {strange} of its {keys} keys are of no sample, e.g. {example}"
 
 
 class Source(ABC):

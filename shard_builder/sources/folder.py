@@ -27,7 +27,7 @@ from shard_builder.planned import PlannedRaster
 from shard_builder.rasters.band_names import in_declared_order
 from shard_builder.rasters.images import read_size
 from shard_builder.rasters.raster import Decoded
-from shard_builder.sources.base import SOURCES, InputView, Source
+from shard_builder.sources.base import SOURCES, InputView, Source, strange_keys
 from shard_builder.sources.shared.cubes import Cube, arrange, is_cube
 from shard_builder.sources.shared.group import Gathered, Part, trouble_of
 from shard_builder.sources.shared.image import decode_image
@@ -97,7 +97,10 @@ class Folder(Source):
                 self._plan_parts(view, key, sensor, parts, labels, tiles)
             table = read_table(view, self.options.table, self.room) if self.options.table else iter(())
             if self.cuts:
-                tiles.plan(view, dict(table))
+                known = dict(table)
+                strange = tiles.plan(view, known)
+                if self.options.table and strange:
+                    view.warn(strange_keys(self.options.table.file, len(known), len(strange), strange[0]))
             elif self.options.table:
                 for key, said in table:
                     view.label(key, self.options.table.file, **said)

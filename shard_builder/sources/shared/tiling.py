@@ -49,15 +49,21 @@ class Tiles:
         if known:
             raise ItemError(f"its key {key} is that of {known.source_file} already")
 
-    def plan(self, view: InputView, labels: dict[str, dict[str, Any]]) -> None:
-        """Plan the tiles of all places; `labels` are more of them, by key."""
+    def plan(self, view: InputView, labels: dict[str, dict[str, Any]]) -> list[str]:
+        """Plan the tiles of all places; `labels` are more of them, by key.
+
+        Return those keys that are of no place.
+        """
+        strange = dict.fromkeys(labels)
         for key, parts in self._gathered.places({}):
+            strange.pop(key, None)
             wholes = {sensor: _WHOLE.validate_json(part.about) for sensor, (part,) in parts.items()}
             try:
                 self._plan_place(view, key, wholes, labels.get(key, {}))
             except Exception as error:
                 first = next(iter(wholes.values())).planned.source_file
                 view.reject(key, first, str(item_error(error, first)), len(wholes))
+        return list(strange)
 
     def close(self) -> None:
         """Remove what is on disk."""
