@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.errors import ChecksumError, UsageError, nearest
 from gfm_pipeline.sensors import SensorSpec
+from gfm_pipeline.sensors.missing import unmeasured
 from gfm_pipeline.shards.codec import Raster
 from gfm_pipeline.shards.manifest import Manifest, Member, SampleEntry, load_sidecar, tar_path
 from gfm_pipeline.shards.quantise import decode_member
@@ -35,8 +36,8 @@ def is_labels(spec: SensorSpec) -> bool:
 
 def valid_pixels(raster: Raster, spec: SensorSpec) -> NDArray[np.bool_]:
     """Return, in the shape of `raster`, where something was measured."""
-    valid = np.isfinite(raster) if raster.dtype.kind == "f" else np.ones(raster.shape, bool)
-    return valid if spec.nodata is None else valid & (raster != spec.nodata)
+    missing = unmeasured(raster, spec.nodata)
+    return np.ones(raster.shape, np.bool_) if missing is None else ~missing
 
 
 def wanted_sensors(manifest: Manifest, names: Sequence[str]) -> list[str]:

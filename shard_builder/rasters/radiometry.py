@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import get_args
 
 import numpy as np
@@ -22,6 +21,7 @@ from shard_builder.config import SensorOverride
 from shard_builder.planned import PlannedRaster
 from shard_builder.rasters.band_names import in_declared_order
 from shard_builder.rasters.raster import Decoded, Scaling, nodata_of_bands
+from shard_builder.rasters.units import shift, to_db
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,8 @@ def prepare(
         count = int(np.isinf(raster).sum())
         raise ItemError(f"{spec.name} has {count} infinite pixels in {where}, expected numbers.")
     measured = _measured(raster, spec.nodata)
-    raster, measured, converted = _to_db(raster, measured, spec, override, where)
-    raster, shifted = _shift(raster, measured, planned, spec, override)
-    if shifted:
-        measured = _measured(raster, spec.nodata)  # a pixel may have been clipped to the very value
+    raster, measured, converted = to_db(raster, measured, spec, override, where)
+    raster, shifted = shift(raster, measured, planned, spec, override)
     rules += converted + shifted
     changed = raster is not given
     return Pixels(raster, measured, (*decoded.facts.rules, *rules), changed)
@@ -185,82 +183,6 @@ def _measured(raster: Raster, nodata: float | None) -> NDArray[np.bool_] | None:
     """Return which pixels were measured, None when all were."""
     missing = unmeasured(raster, nodata)
     return None if missing is None else ~missing
-
-
-def _to_db(
-    raster: Raster, measured: NDArray[np.bool_] | None, spec: SensorSpec, override: SensorOverride, where: str
-) -> tuple[Raster, NDArray[np.bool_] | None, tuple[str, ...]]:
-    in_db = spec.units.lower().startswith("db")
-    if not in_db or raster.dtype.kind != "f":
-        if override.convert != "none":
-            raise ItemError(
-                f"sensors.{spec.name}.convert is {override.convert}, which gives floating point in dB; the sensor is "
-                f"{spec.dtype} in {spec.units}. Set its dtype and units, or leave convert out."
-            )
-        return raster, measured, ()
-    values = raster if measured is None else raster[measured]
-    linear = bool(values.size) and bool(values.min() >= 0) and bool(values.max() > values.min())
-    if override.convert == "none" and linear:
-        raise ItemError(
-            f"{spec.name} has no pixel below 0 in {where}, expected dB: it seems to be linear power. Set "
-            f"sensors.{spec.name}.convert=linear_to_db (or auto for an archive of both)."
-        )
-    if override.convert == "none" or (override.convert == "auto" and not linear):
-        return raster, measured, ()
-    power = raster.astype(np.float64)
-    positive = power > 0 if measured is None else (power > 0) & measured
-    decibel = np.full(raster.shape, np.nan if spec.nodata is None else spec.nodata)
-    np.log10(power, out=decibel, where=positive)
-    np.multiply(decibel, 10, out=decibel, where=positive)
-    return (
-        decibel.astype(raster.dtype),
-        None if positive.all() else positive,
-        (f"{spec.name}: converted from linear to dB",),
-    )
-
-
-def offset_applies(planned: PlannedRaster, override: SensorOverride) -> bool:
-    """Return whether the configured offset is added to at least a part of a raster, by the names and dates of it."""
-    since = override.offset_since
-    return _offset_names(planned, override) and (since is None or any(date >= since for date in planned.dates))
-
-
-def _offset_names(planned: PlannedRaster, override: SensorOverride) -> bool:
-    pattern = override.offset_files
-    return not pattern or any(fnmatchcase(ref.source_file, pattern) for ref in planned.files)
-
-
-def _shift(
-    raster: Raster,
-    measured: NDArray[np.bool_] | None,
-    planned: PlannedRaster,
-    spec: SensorSpec,
-    override: SensorOverride,
-) -> tuple[Raster, tuple[str, ...]]:
-    """Add the configured offset to the images it applies to."""
-    if not override.offset:
-        return raster, ()
-    if not _offset_names(planned, override):
-        return raster, ()
-    steps = _since(planned, override.offset_since, raster.ndim)
-    if not steps.any():
-        return raster, ()
-    shifted = raster.astype(np.float64) + override.offset
-    if raster.dtype.kind in "iu":
-        limits = np.iinfo(str(raster.dtype))
-        shifted = shifted.clip(limits.min, limits.max)
-    where = steps.reshape(-1, 1, 1, 1) if raster.ndim == 4 else steps[0]
-    where = where if measured is None else measured & where
-    return np.where(where, shifted.astype(raster.dtype), raster), (f"{spec.name}: offset {override.offset:g} added",)
-
-
-def _since(planned: PlannedRaster, day: str | None, ndim: int) -> NDArray[np.bool_]:
-    """Return, per time step (one for an image), whether it was taken on `day` or later."""
-    if day is None:
-        return np.ones(max(1, len(planned.dates)) if ndim == 4 else 1, dtype=bool)
-    if not planned.dates:
-        raise ItemError(f"{planned.source_file} has no date, and an offset applies from {day} on. Use offset_files.")
-    return np.array([date >= day for date in planned.dates])
 
 
 def _check_bands(decoded: Decoded, spec: SensorSpec, where: str) -> None:

@@ -23,8 +23,8 @@ from shard_builder.build.scan import Ignored, Scan
 from shard_builder.config import BuildConfig
 from shard_builder.planned import PlannedRaster
 from shard_builder.rasters.images import load_tiff
-from shard_builder.rasters.radiometry import offset_applies
 from shard_builder.rasters.raster import Decoded, Original
+from shard_builder.rasters.units import offset_applies
 
 
 class NoOptions(StrictModel):

@@ -122,3 +122,73 @@ def test_nan_of_a_class_map_is_its_nodata() -> None:
 def test_images_keep_the_type_that_is_declared() -> None:
     with pytest.raises(ItemError, match=r"x has int16 pixels in k1.tif, the sensor declares uint16"):
         prepared(np.zeros((1, 2, 2), np.int16), dtype="uint16")
+
+
+RNG = np.random.default_rng(0)
+POWER = RNG.gamma(4, 0.05, (2, 64, 64)).astype(np.float32)
+DECIBEL = 10 * np.log10(POWER)
+
+
+def radar(raster: np.ndarray[Any, Any], convert: str, nodata: float | None = None) -> Pixels:
+    return prepared(raster, units="dB", nodata=nodata, override={"convert": convert})
+
+
+def with_few(raster: np.ndarray[Any, Any], value: float, count: int) -> np.ndarray[Any, Any]:
+    found = raster.copy()
+    found.reshape(-1)[RNG.choice(found.size, count, replace=False)] = value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("value", "count"), [(-1e-4, 1), (-0.01, 1), (-9999, 1), (-50, 40), (0, 4000), (1e9, 1), (-0.001, 1500)]
+)
+def test_few_pixels_do_not_make_linear_power_decibels(value: float, count: int) -> None:
+    power = with_few(POWER, value, count)
+    with pytest.raises(ItemError, match=r"k1.tif, expected dB: it seems to be linear power. Set sensors.x.convert"):
+        radar(power, "none")
+    found = radar(power, "auto")
+    positive = power > 0
+    np.testing.assert_allclose(found.raster[positive], 10 * np.log10(power[positive]), rtol=1e-4)
+    assert found.nodata_share == pytest.approx(1 - positive.mean())
+    assert np.isnan(found.raster[~positive]).all()
+
+
+@pytest.mark.parametrize(("value", "count"), [(40, 1), (0, 6000), (1e9, 3), (3, 2000)])
+def test_few_pixels_do_not_make_decibels_linear_power(value: float, count: int) -> None:
+    decibel = with_few(DECIBEL, value, count)
+    for convert in ("none", "auto"):
+        found = radar(decibel, convert)
+        np.testing.assert_array_equal(found.raster, decibel)
+        assert found.rules == ()
+
+
+def test_power_that_is_none_was_not_measured() -> None:
+    power = POWER.astype(np.float64)
+    power[0, 0, :4] = [0, -1, np.finfo(np.float64).tiny, 1]
+    found = radar(power, "linear_to_db", nodata=0)
+    assert found.raster[0, 0, :3].tolist() == [0, 0, 0]
+    assert 0 < found.raster[0, 0, 3] < 1e-300  # 0 dB, which is no nodata
+    assert found.nodata_share == 3 / power.size
+    assert found.rules == (
+        "x: converted from linear to dB",
+        "x: power of 0 or less set to nodata",
+        "x: measured pixels that would become nodata 0 set next to it",
+    )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "offset", "nodata", "values", "expected"),
+    [
+        ("uint16", -1000, 0, [0, 1, 999, 1000, 1001, 1002], [0, 1, 1, 1, 1, 2]),
+        ("uint8", 10, 255, [255, 245, 250, 244], [255, 254, 254, 254]),
+        ("int16", 5, 0, [0, -5, 1], [0, 1, 6]),
+    ],
+)
+def test_an_offset_makes_no_measured_pixel_nodata(
+    dtype: str, offset: float, nodata: float, values: list[int], expected: list[int]
+) -> None:
+    raster = np.array([[values]], dtype)
+    found = prepared(raster, nodata=nodata, override={"offset": offset})
+    assert found.raster[0, 0].tolist() == expected
+    assert found.measured is not None
+    assert found.measured[0, 0].tolist() == [value != nodata for value in values]
