@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 import threading
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -17,6 +18,7 @@ from typing import Generic, TypeVar
 from gfm_pipeline.errors import ConfigError, nearest
 
 T = TypeVar("T")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 class Registry(Generic[T]):
@@ -30,7 +32,12 @@ class Registry(Generic[T]):
         self._loading = threading.RLock()
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Return a decorator that files a part under `name`; a second part of the name is a defect."""
+        """Return a decorator that files a part under `name`; a second part of the name is a defect.
+
+        Names stand in configurations, metrics and parameters of models: letters, digits, - and _.
+        """
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{self.kind} {name!r}: expected a name of letters, digits, - and _, a letter first")
 
         def add(part: T) -> T:
             if name in self._parts:

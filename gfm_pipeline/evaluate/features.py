@@ -47,7 +47,17 @@ def extract_features(model: MsGFM, held_out: HeldOut, device: torch.device, team
 def _describe(model: MsGFM, batch: StreamBatch) -> dict[str, Array]:
     features = {sensor: model.encode([SensorImages(sensor, image)])[0] for sensor, image in batch.images.items()}
     out: dict[str, Array] = {name: part.float().mean((1, 2)).cpu().numpy() for name, part in features.items()}
-    moments = [
-        moment for image in batch.images.values() for moment in (image.mean((2, 3)), image.std((2, 3), correction=0))
-    ]
+    moments = [moment for sensor in batch.images for moment in _moments(batch, sensor)]
     return out | {PIXELS: torch.cat(moments, dim=1).cpu().numpy()}
+
+
+def _moments(batch: StreamBatch, sensor: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and deviation [B,C] of every band over what was measured of it; 0 of a band without a pixel."""
+    image = batch.images[sensor]
+    if sensor not in batch.valid:
+        return image.mean((2, 3)), image.std((2, 3), correction=0)
+    valid = batch.valid[sensor]
+    count = valid.sum((2, 3)).clamp(min=1)
+    mean = (image * valid).sum((2, 3)) / count
+    apart = (image - mean[:, :, None, None]) * valid
+    return mean, (apart.square().sum((2, 3)) / count).sqrt()

@@ -2,7 +2,8 @@
 
 The loss is that of training, L1 over hidden cells in normalised units, whatever share of training crosses sensors.
 For radar, the whole reconstructed image is compared with the original as well (see speckle.py). Results are kept per
-sample until the end, so that means do not depend on who computed what.
+sample until the end, so that means do not depend on who computed what. Pixels that were not measured count in
+nothing, and a sample without a measured pixel to be reconstructed counts in no mean of its direction.
 
 Legend: N samples, B images, C bands, H x W pixels, i x j cells.
 """
@@ -48,7 +49,7 @@ def evaluate_reconstruction(
     backscatter = _joined([(rows, found.backscatter) for rows, found in parts])
     out: dict[str, Any] = {
         "samples": sum(len(rows) for rows, _ in parts),
-        "loss": {direction: float(values.mean()) for direction, values in losses.items()},
+        "loss": {direction: mean_of_known(values) for direction, values in losses.items()},
     }
     if backscatter:
         out["backscatter"] = {
@@ -66,20 +67,35 @@ def _reconstruct(model: MsGFM, batch: StreamBatch, held_out: HeldOut, sensors: M
         images = SensorImages(source, image_BCHW, batch.masks[source])
         (features,) = model.encode([images])
         for target, truth_BCHW in batch.images.items():
-            loss_B = hidden_l1(model.decode(target, features), truth_BCHW, batch.masks[source])
+            valid_BCHW = batch.valid.get(target)
+            loss_B = hidden_l1(model.decode(target, features), truth_BCHW, batch.masks[source], valid_BCHW)
             found.losses[f"{source}->{target}"] = loss_B.double().cpu().numpy()
         for target, whole_BCHW in (reconstruct_whole(model, images, radars, SEED) if radars else {}).items():
             statistics = held_out.mixture.normalisation[target]
             before, after = (physical(image, statistics) for image in (batch.images[target], whole_BCHW))
-            found.backscatter[f"{source}->{target}"] = backscatter_rows(before, after, sensors[target])
+            valid = batch.valid[target].cpu().numpy() if target in batch.valid else None
+            found.backscatter[f"{source}->{target}"] = backscatter_rows(before, after, sensors[target], valid)
     return found
 
 
-def hidden_l1(image_BCHW: Tensor, target_BCHW: Tensor, mask_Bij: Tensor) -> Tensor:
-    """Return [B] the mean distance over the hidden cells of each image and all bands."""
+def hidden_l1(image_BCHW: Tensor, target_BCHW: Tensor, mask_Bij: Tensor, valid_BCHW: Tensor | None = None) -> Tensor:
+    """Return [B] the mean distance over the hidden cells of each image and all bands.
+
+    With `valid`, over the pixels there that were measured; NaN for an image without one.
+    """
     hidden_B1HW = cells_to_pixels(mask_Bij, target_BCHW.shape[-1])
+    if valid_BCHW is not None:
+        counted_BCHW = valid_BCHW & hidden_B1HW.bool()
+        distance_BCHW = (image_BCHW.float() - target_BCHW.masked_fill(~valid_BCHW, 0)).abs() * counted_BCHW
+        return distance_BCHW.sum((1, 2, 3)) / counted_BCHW.sum((1, 2, 3))
     distance_BCHW = (image_BCHW.float() - target_BCHW).abs() * hidden_B1HW
     return distance_BCHW.sum((1, 2, 3)) / (hidden_B1HW.sum((1, 2, 3)) * target_BCHW.shape[1])
+
+
+def mean_of_known(values: NDArray[np.floating]) -> float:
+    """Return the mean of the numbers that are not NaN; NaN when there is none."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def physical(image_BCHW: Tensor, statistics: Normalisation) -> Array:

@@ -8,6 +8,9 @@ formula on decibels, whose mean may be any number, says nothing. Legend: B image
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,40 +42,60 @@ def to_decibels(image: Array, spec: SensorSpec) -> Array:
 
 
 def speckle_suppression_index(before_BCHW: Array, after_BCHW: Array) -> Array:
-    """Return [B,C] (std / mean of `after`) / (std / mean of `before`), both linear power.
+    """Return [B,C] (std / mean of `after`) / (std / mean of `before`), both linear power; NaN pixels do not count.
 
-    NaN for a band that is constant before, where there is no speckle to suppress.
+    NaN for a band that is constant before, where there is no speckle to suppress, and for one without a pixel.
     """
-    variation = [image.std(axis=(2, 3)) / image.mean(axis=(2, 3)) for image in (before_BCHW, after_BCHW)]
     with np.errstate(divide="ignore", invalid="ignore"):
+        variation = [
+            _over_pixels(np.nanstd, image) / _over_pixels(np.nanmean, image) for image in (before_BCHW, after_BCHW)
+        ]
         index: Array = np.where(variation[0] > 0, variation[1] / variation[0], np.nan)
     return index
 
 
-def backscatter_rows(before_BCHW: Array, after_BCHW: Array, spec: SensorSpec) -> Array:
-    """Return [B,C,5] per image and band: mean and mean square in dB before, the same after, and the index."""
+def backscatter_rows(
+    before_BCHW: Array, after_BCHW: Array, spec: SensorSpec, valid_BCHW: NDArray[np.bool_] | None = None
+) -> Array:
+    """Return [B,C,6] per image and band: mean and mean square in dB before, the same after, the index, and the share
+    of the pixels that it is all of: those that are `valid`, all when None."""
+    if valid_BCHW is not None:
+        before_BCHW, after_BCHW = (np.where(valid_BCHW, image, np.nan) for image in (before_BCHW, after_BCHW))
     columns = [
         moment
         for image in (before_BCHW, after_BCHW)
         for decibels in (to_decibels(image, spec),)
-        for moment in (decibels.mean(axis=(2, 3)), (decibels**2).mean(axis=(2, 3)))
+        for moment in (_over_pixels(np.nanmean, decibels), _over_pixels(np.nanmean, decibels**2))
     ]
     columns.append(speckle_suppression_index(to_power(before_BCHW, spec), to_power(after_BCHW, spec)))
+    columns.append(1.0 - np.isnan(before_BCHW).mean(axis=(2, 3)))
     return np.stack(columns, axis=-1)
 
 
-def summarise_backscatter(rows_NC5: Array, spec: SensorSpec) -> dict[str, dict[str, float]]:
-    """Return by band the mean and std over all pixels of all images, before and after, and the mean index."""
+def summarise_backscatter(rows_NC6: Array, spec: SensorSpec) -> dict[str, dict[str, float]]:
+    """Return by band the mean and std over all pixels of all images, before and after, and the mean index; NaN for a
+    band of which no pixel was measured."""
     out: dict[str, dict[str, float]] = {}
     for band, name in enumerate(spec.bands):
-        before, before_sq, after, after_sq = rows_NC5[:, band, :4].mean(axis=0).tolist()
-        index = rows_NC5[:, band, 4]
+        rows_N6 = rows_NC6[rows_NC6[:, band, 5] > 0, band]
+        weight_N1 = rows_N6[:, 5:]
+        with np.errstate(invalid="ignore"):
+            moments = (rows_N6[:, :4] * weight_N1).sum(axis=0) / weight_N1.sum()
+        before, before_sq, after, after_sq = moments.tolist()
+        index = rows_N6[:, 4]
         index = index[~np.isnan(index)]
         out[name] = {
             "mean_db_before": before,
-            "std_db_before": float(np.sqrt(max(0.0, before_sq - before**2))),
+            "std_db_before": float(np.sqrt(np.maximum(0.0, before_sq - before**2))),
             "mean_db_after": after,
-            "std_db_after": float(np.sqrt(max(0.0, after_sq - after**2))),
+            "std_db_after": float(np.sqrt(np.maximum(0.0, after_sq - after**2))),
             "speckle_suppression_index": float(index.mean()) if len(index) else float("nan"),
         }
     return out
+
+
+def _over_pixels(statistic: Callable[..., Array], image_BCHW: Array) -> Array:
+    """Return a statistic [B,C] over the pixels that are not NaN; NaN where there is none, without a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return statistic(image_BCHW, axis=(2, 3))

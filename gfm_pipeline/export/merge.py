@@ -27,7 +27,7 @@ from torch import Tensor
 from gfm_pipeline.data.loader import Loader
 from gfm_pipeline.data.mixture import open_mixture
 from gfm_pipeline.errors import UsageError
-from gfm_pipeline.evaluate.reconstruct import hidden_l1
+from gfm_pipeline.evaluate.reconstruct import hidden_l1, mean_of_known
 from gfm_pipeline.models.moe import LocalMoE
 from gfm_pipeline.models.msgfm import MsGFM, SensorImages
 from gfm_pipeline.models.routing import choose, place
@@ -151,7 +151,8 @@ def _losses(run: TrainedModel, model: MsGFM, batches: int) -> dict[str, float]:
                 for source, image in part.images.items():
                     (features,) = model.encode([SensorImages(source, image, part.masks[source])])
                     for target, truth in part.images.items():
-                        loss_B = hidden_l1(model.decode(target, features), truth, part.masks[source])
+                        image, valid = model.decode(target, features), part.valid.get(target)
+                        loss_B = hidden_l1(image, truth, part.masks[source], valid)
                         there = [row for row in range(len(loss_B)) if row not in part.skipped]
                         found.setdefault(f"{stream}/{source}->{target}", []).append(loss_B[there])
-    return {direction: float(torch.cat(losses).mean()) for direction, losses in found.items()}
+    return {direction: mean_of_known(torch.cat(losses).cpu().numpy()) for direction, losses in found.items()}

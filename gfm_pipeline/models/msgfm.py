@@ -35,6 +35,12 @@ class SensorImages:
     mask_Bij: Tensor | None = None
 
 
+def check_module_name(name: str, what: str) -> None:
+    """Raise ConfigError for a name that torch keeps for its containers of modules, as `values` or `training`."""
+    if "." in name or hasattr(nn.ModuleDict(), name):
+        raise ConfigError(f"{what} '{name}' cannot be trained on: torch has a word of that name. Rename the {what}.")
+
+
 class MsGFM(nn.Module):
     """The multisensor model for `sensors` and square images of `image_px`, freshly initialised.
 
@@ -62,10 +68,7 @@ class MsGFM(nn.Module):
         self.embeds = nn.ModuleDict()
         self.decoders = nn.ModuleDict()
         for name, spec in sensors.items():
-            if hasattr(nn.ModuleDict, name):
-                raise ConfigError(
-                    f"sensor '{name}' cannot be trained on: torch has a word of that name. Rename the sensor."
-                )
+            check_module_name(name, "sensor")
             with seeded(seed, "sensor", name):
                 self.embeds[name] = SensorEmbed(len(spec.bands), config.embed, encoder.patch_px, encoder.embed_dim)
                 self.decoders[name] = SensorDecoder(encoder.num_features, len(spec.bands), encoder.stride_px)

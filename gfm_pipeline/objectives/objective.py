@@ -125,6 +125,7 @@ def build_objectives(
     sections: dict[str, dict[str, Any]], model: MsGFM, setting: Setting, seed: int
 ) -> dict[str, Objective]:
     """Return the configured objectives by name; what they train becomes a part of `model`."""
+    from gfm_pipeline.models.msgfm import check_module_name
     from gfm_pipeline.models.seeding import seeded
 
     built: dict[str, Objective] = {}
@@ -134,6 +135,7 @@ def build_objectives(
         with seeded(seed, "objective", name):
             trained = built[name].build(setting)
         if trained is not None:
+            check_module_name(name, "objective")
             model.objectives[name] = trained
     return built
 

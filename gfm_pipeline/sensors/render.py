@@ -107,10 +107,20 @@ def class_colour(value: int) -> tuple[int, int, int]:
 
 
 def _fill(shown: npt.NDArray[np.float32], measured: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """Return a value per band [bands,1,1] for pixels that were not measured, near those that were."""
+    """Return values [bands,H,W] for pixels that were not measured: the mean of measured neighbours, or any one.
+
+    Relief is shaded by the slope to the neighbours, which shows no cliff where the data end.
+    """
     known = shown[:, measured]
     middle = np.median(known, axis=1) if known.size else np.zeros(len(shown), np.float32)
-    return middle.astype(np.float32)[:, None, None]
+    around = np.pad(np.where(measured, shown, 0), ((0, 0), (1, 1), (1, 1)))
+    there = np.pad(measured.astype(np.float32), 1)
+    inner, before, after = slice(1, -1), slice(0, -2), slice(2, None)
+    neighbours = ((before, inner), (after, inner), (inner, before), (inner, after))
+    total = sum(around[:, rows, columns] for rows, columns in neighbours)
+    count = sum(there[rows, columns] for rows, columns in neighbours)
+    filled: npt.NDArray[np.float32] = np.where(count > 0, total / np.maximum(count, 1), middle[:, None, None])
+    return filled.astype(np.float32)
 
 
 def _draw(shown: npt.NDArray[np.float32], spec: SensorSpec, limits: Limits) -> Picture:

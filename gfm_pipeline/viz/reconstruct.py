@@ -44,7 +44,10 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """One image and what the model made of it; images are [C,H,W] in physical units."""
+    """One image and what the model made of it; images are [C,H,W] in physical units, NaN where nothing was measured.
+
+    What was predicted for such a pixel is NaN, too: there is nothing to compare it with.
+    """
 
     key: str
     source: SensorSpec
@@ -139,9 +142,9 @@ def reconstruct_batch(
     """Return what the model makes of the samples of a batch in one direction; all tensors on one device."""
     image_BCHW, mask_Bij = part.images[source], part.masks[source]
     whole_BCHW = reconstruct_whole(model, SensorImages(source, image_BCHW, mask_Bij), [target], seed)[target]
-    predicted = _physical(statistics[target], whole_BCHW)
-    source_BCHW = _physical(statistics[source], image_BCHW)
-    target_BCHW = _physical(statistics[target], part.images[target])
+    predicted = _physical(statistics[target], whole_BCHW, part.valid.get(target))
+    source_BCHW = _physical(statistics[source], image_BCHW, part.valid.get(source))
+    target_BCHW = _physical(statistics[target], part.images[target], part.valid.get(target))
     return [
         Reconstruction(
             key=key,
@@ -156,7 +159,11 @@ def reconstruct_batch(
     ]
 
 
-def _physical(statistics: Normalisation, image_BCHW: torch.Tensor) -> NDArray[np.float32]:
+def _physical(
+    statistics: Normalisation, image_BCHW: torch.Tensor, valid_BCHW: torch.Tensor | None
+) -> NDArray[np.float32]:
     mean, std = (torch.from_numpy(column) for column in statistics.columns())
     out: NDArray[np.float32] = (image_BCHW.cpu() * std + mean).float().numpy()
+    if valid_BCHW is not None:
+        out[~valid_BCHW.cpu().numpy()] = np.nan
     return out

@@ -49,3 +49,9 @@ def test_a_second_part_of_a_name_is_a_defect(parts: Registry[str]) -> None:
     parts.get("wheel")
     with pytest.raises(ValueError, match="registered twice"):
         parts.register("wheel")("square")
+
+
+@pytest.mark.parametrize("name", ["", "a.b", "a/b", "a->b", "1a", "a b", "a\n"])
+def test_a_name_that_cannot_stand_in_metrics_and_parameters_is_a_defect(name: str) -> None:
+    with pytest.raises(ValueError, match="expected a name of letters"):
+        Registry[str]("part", "nowhere").register(name)

@@ -127,3 +127,10 @@ def test_no_decay_covers_vectors_and_timms_own_list() -> None:
     assert any("cpb_mlp" in name and name.endswith("weight") for name in names)
     assert decayed
     assert all(name.endswith("weight") and "norm" not in name for name in decayed)
+
+
+@pytest.mark.parametrize("name", ["values", "type", "training", "keys"])
+def test_a_sensor_called_like_a_word_of_torchs_is_refused_by_name(name: str) -> None:
+    spec = BUILTIN_SENSORS["s1"].model_copy(update={"name": name})
+    with pytest.raises(ConfigError, match=f"sensor '{name}' cannot be trained on"):
+        MsGFM(ModelConfig(), {name: spec}, 192, seed=0)

@@ -145,3 +145,19 @@ def test_drawing_needs_neither_torch_nor_global_figures():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+def test_relief_shows_no_cliff_where_the_data_end() -> None:
+    spec = BUILTIN_SENSORS["dsm"]
+    slope = np.tile(np.linspace(0, 100, 32, dtype=np.float32), (32, 1))[None]
+    holed = slope.copy()
+    holed[:, 10:20, 12:] = np.nan
+    limits = limits_of(slope, spec)
+    whole, seen = render(slope, spec, limits), render(holed, spec, limits)
+    measured = np.isfinite(holed[0])
+    assert (seen[~measured] == MISSING).all()
+    # A pixel beside the gap has a neighbour less to tell its slope by: half a slope of light at most.
+    assert np.abs(seen[measured].astype(int) - whole[measured]).max() < 40
+    far = measured.copy()
+    far[9:21, 11:] = False
+    assert np.array_equal(seen[far], whole[far])
