@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
+from gfm_pipeline.shards.footprint import Ring, unwrapped
 from gfm_pipeline.shards.manifest import Sidecar, tar_path
 from gfm_pipeline.shards.parquet import ParquetReader
 from gfm_pipeline.shards.sample import SampleRecord, parse_record
@@ -89,7 +91,7 @@ def _table(shard: str, records: Sequence[SampleRecord]) -> pa.Table:
 
 def catalog_row(shard: str, record: SampleRecord) -> dict[str, object]:
     """Return the row of a sample, by column."""
-    geometry = _split_at_antimeridian(shapely.Polygon(record.footprint)) if record.footprint else None
+    geometry = geometry_of(record.footprint) if record.footprint else None
     gsd = [sensor.gsd_m for sensor in record.sensors.values() if sensor.gsd_m is not None]
     return {
         "key": record.key,
@@ -105,13 +107,20 @@ def catalog_row(shard: str, record: SampleRecord) -> dict[str, object]:
     }
 
 
-def _split_at_antimeridian(polygon: shapely.Polygon) -> shapely.Geometry:
-    """Return a footprint that crosses 180 degrees as two polygons, as GeoJSON (RFC 7946) wants it."""
+def geometry_of(footprint: Ring) -> shapely.Geometry | None:
+    """Return a footprint as RFC 7946 wants it: cut at 180 degrees where it crosses them; None for one without area."""
+    polygon = shapely.Polygon(unwrapped(footprint))
     west, _, east, _ = polygon.bounds
-    if east - west <= 180:
+    if -180 <= west and east <= 180 and polygon.is_valid:
         return polygon
-    moved = shapely.Polygon([(x + 360 if x < 0 else x, y) for x, y in polygon.exterior.coords])
-    left = shapely.intersection(moved, shapely.box(0, -90, 180, 90))
-    right = shapely.intersection(moved, shapely.box(180, -90, 360, 90))
-    back = shapely.transform(right, lambda points: points - [360, 0])
-    return shapely.MultiPolygon([left, back])
+    if not polygon.is_valid:
+        polygon = shapely.make_valid(polygon)
+    parts: list[shapely.Geometry] = []
+    for turn in range(math.floor((west + 180) / 360), math.ceil((east + 180) / 360)):
+        cut = shapely.intersection(polygon, shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90))
+        moved = shapely.transform(cut, lambda points, turn=turn: points - [360 * turn, 0])
+        parts += [part for part in shapely.get_parts(moved) if part.geom_type == "Polygon" and part.area > 0]
+    if not parts:
+        return None
+    joined = parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+    return joined if joined.is_valid else shapely.union_all(parts)  # parts that touch

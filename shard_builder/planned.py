@@ -8,7 +8,10 @@ from typing import Any, Literal
 from shard_builder.archives.member import MemberRef
 from shard_builder.rasters.georeference import Georeference
 
-Resampling = Literal["nearest", "bilinear", "average"]
+Resampling = Literal[
+    "nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode", "min", "max", "med"
+]
+"""By GDAL's names."""
 Window = tuple[int, int, int, int]
 """(row, column, height, width) in pixels."""
 

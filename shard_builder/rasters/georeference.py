@@ -1,66 +1,105 @@
-"""Where a raster lies, as its GeoTIFF tags say. What they do not say is not guessed."""
+"""Where a raster lies: known, known but for its coordinate reference system, or (None) not at all.
+
+What a file does not say is not guessed. A georeference without a system can be compared with others, but has no place
+on Earth. One without a grid (ground control points, rational polynomials) has a place, but its pixels can be compared
+with those of the same points only.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pyproj import Transformer
+from pyproj import CRS, Geod, Transformer
 from pyproj.exceptions import ProjError
 
 Affine = tuple[float, float, float, float, float, float]
 """(a, b, c, d, e, f): x = a*col + b*row + c, y = d*col + e*row + f, of a pixel's upper left corner."""
+Point = tuple[float, float, float, float]
+"""A ground control point: (row, column, x, y)."""
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+
+TRUE_SCALE = 0.01
+"""Up to this share a projection's scale is left out of `gsd_m`: that of UTM is 0.0004 at most, by design."""
+LONG_LAT = "OGC:CRS84"
 
 
 @dataclass(frozen=True)
 class Georeference:
-    """Coordinate reference system and transform of a raster."""
+    """Coordinate reference system and transform of a raster, or its ground control points."""
 
-    crs: str
-    transform: Affine
+    crs: str | None
+    """As "EPSG:32633" or "ESRI:54009" where there is such a code, else as WKT 2; None: not stated, or of no use."""
+    transform: Affine | None
+    """None: the raster has ground control points in place of a grid."""
+    points: tuple[Point, ...] = ()
+    corner: tuple[int, int] = (0, 0)
+    """(row, column) at which the raster starts in what the points count."""
 
     def window(self, row: int, column: int) -> Georeference:
         """Return the georeference of the part that starts at (row, column)."""
+        if self.transform is None:
+            return replace(self, corner=(self.corner[0] + row, self.corner[1] + column))
         a, b, c, d, e, f = self.transform
         return Georeference(self.crs, (a, b, a * column + b * row + c, d, e, d * column + e * row + f))
 
-    def lies_with(self, size: tuple[int, int], other: Georeference, other_size: tuple[int, int]) -> bool:
-        """Return whether the corners of two rasters (height, width) agree to half a pixel of the coarser."""
-        if self.crs != other.crs:
-            return False
-        pixel = max(math.hypot(place.transform[0], place.transform[3]) for place in (self, other))
-        return all(
-            math.dist(self._at(*corner, *size), other._at(*corner, *other_size)) <= pixel / 2
-            for corner in ((0, 0), (0, 1), (1, 0))
-        )
+    def lies_with(self, size: Size, other: Georeference, other_size: Size) -> bool:
+        """Return whether the corners of two rasters (height, width) agree to half a pixel of the coarser.
 
-    def _at(self, down: int, right: int, height: int, width: int) -> tuple[float, float]:
-        a, b, c, d, e, f = self.transform
-        row, column = down * height, right * width
-        return a * column + b * row + c, d * column + e * row + f
-
-    def footprint(self, height: int, width: int) -> tuple[tuple[float, float], ...] | None:
-        """Return the corners (longitude, latitude), counter-clockwise; None where PROJ cannot place them on Earth."""
-        a, b, c, d, e, f = self.transform
-        corners = [(0, height), (width, height), (width, 0), (0, 0)]
-        points = [(a * x + b * y + c, d * x + e * y + f) for x, y in corners]
-        try:
-            to_wgs84 = _transformer(self.crs, "OGC:CRS84")
-            placed = tuple(to_wgs84.transform(x, y) for x, y in points)
-        except ProjError:
-            return None
-        if not all(abs(lon) <= 180 and abs(lat) <= 90 for lon, lat in placed):
-            return None
-        return placed if a * e < b * d else placed[::-1]  # rows run south; a raster with rows north is mirrored
+        Where one of them has no coordinate reference system, its numbers are taken to be of the other's. Rasters
+        without a grid agree where all their points do.
+        """
+        if self.transform is None or other.transform is None:
+            return self == other and size == other_size
+        pixel = max(_pixel_size(place.transform) for place in (self, other) if place.transform)
+        corners = np.array([(0, 0), (0, 1), (1, 0)], float)
+        theirs = at(other.transform, *(corners * other_size).T)
+        if not same_crs(self.crs, other.crs):
+            assert self.crs is not None and other.crs is not None  # noqa: PT018
+            if not is_earthly(self.crs) or not is_earthly(other.crs):
+                return False
+            theirs = transform_points(other.crs, self.crs, *theirs)
+            pixel = max(_pixel_size(self.transform), _spacing(theirs) / max(other_size))
+        ours = at(self.transform, *(corners * size).T)
+        apart = np.hypot(ours[0] - theirs[0], ours[1] - theirs[1])
+        return bool((apart <= pixel / 2).all())  # False for what is not finite
 
     @property
-    def gsd_m(self) -> float | None:
-        """Pixel size in metres for a projected system; None for a geographic one."""
-        return abs(self.transform[0]) if _is_projected(self.crs) else None
+    def described(self) -> str:
+        """How messages name it."""
+        crs = (self.crs or "no coordinate reference system").partition(",")[0]
+        return f"{crs}, {self.transform or f'{len(self.points)} ground control points'}"
+
+    def gsd_m(self, height: int, width: int) -> float | None:
+        """Return the pixel size in metres on the ground at the middle of a raster, None where that is not known.
+
+        It is the side of a square pixel of the same area. The scale of a projection counts where it is off by more
+        than TRUE_SCALE, as that of Web Mercator is.
+        """
+        if self.crs is None or self.transform is None or not is_earthly(self.crs):
+            return None
+        a, b, _, d, e, _ = self.transform
+        side = abs(a) if (b, d, abs(e)) == (0, 0, abs(a)) else math.sqrt(abs(a * e - b * d))
+        nominal = side * _metres(self.crs)
+        rows, columns = np.array([-0.5, -0.5, 0.5]) + height / 2, np.array([-0.5, 0.5, -0.5]) + width / 2
+        longitude, latitude = transform_points(self.crs, LONG_LAT, *at(self.transform, rows, columns))
+        if not (np.isfinite(longitude).all() and np.isfinite(latitude).all()):
+            return nominal or None
+        start = longitude[[0, 0]], latitude[[0, 0]]
+        bearings, _, sides = Geod(ellps="WGS84").inv(*start, longitude[1:], latitude[1:])
+        ground = math.sqrt(abs(float(sides[0] * sides[1] * math.sin(math.radians(bearings[0] - bearings[1])))))
+        return nominal if nominal and abs(ground / nominal - 1) <= TRUE_SCALE else ground or None
+
+
+def at(transform: Affine, rows: Any, columns: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the coordinates (x, y) of positions in pixels; (0, 0) is the upper left corner of a raster."""
+    a, b, c, d, e, f = transform
+    return a * columns + b * rows + c, d * columns + e * rows + f
 
 
 def to_pixels(
@@ -68,43 +107,73 @@ def to_pixels(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return positions (rows, columns) in pixels of a raster at `place` as positions in pixels of one at `other`.
 
-    (0, 0) is the upper left corner of a raster. What PROJ cannot place is infinite.
+    Both have a grid. (0, 0) is the upper left corner of a raster. What PROJ cannot place is infinite.
     """
-    a, b, c, d, e, f = place.transform
-    x, y = a * columns + b * rows + c, d * columns + e * rows + f
-    if place.crs != other.crs:
-        x, y = _transformer(place.crs, other.crs).transform(x, y)
+    assert place.transform is not None
+    assert other.transform is not None
+    x, y = at(place.transform, rows, columns)
+    if not same_crs(place.crs, other.crs):
+        assert place.crs is not None
+        assert other.crs is not None
+        x, y = transform_points(place.crs, other.crs, x, y)
     a, b, c, d, e, f = other.transform
     scale = a * e - b * d
     with np.errstate(invalid="ignore"):  # what is infinite may become NaN
         return (a * (y - f) - d * (x - c)) / scale, (e * (x - c) - b * (y - f)) / scale
 
 
-def read_georeference(page: Any) -> Georeference | None:
-    """Return the georeference of a tifffile page, or None when its tags do not give one."""
-    tags = page.geotiff_tags or {}
-    code = tags.get("ProjectedCSTypeGeoKey") or tags.get("GeographicTypeGeoKey")
-    transform = _transform(tags)
-    if code is None or transform is None or int(code) in (0, 32767):
-        return None
-    if not all(map(math.isfinite, transform)) or transform[0] * transform[4] == transform[1] * transform[3]:
-        return None  # damaged: no place, or no area
-    if int(tags.get("GTRasterTypeGeoKey", 1)) == 2:  # coordinates are of pixel centres
-        a, b, c, d, e, f = transform
-        transform = (a, b, c - (a + b) / 2, d, e, f - (d + e) / 2)
-    return Georeference(f"EPSG:{int(code)}", transform)
+def same_crs(one: str | None, other: str | None) -> bool:
+    """Return whether two systems have the same coordinates; what is not stated is taken to be the other's."""
+    return one is None or other is None or one == other or _equal(*sorted((one, other)))
 
 
-def _transform(tags: dict[str, Any]) -> Affine | None:
-    matrix = tags.get("ModelTransformation")
-    if matrix is not None:
-        flat = [float(value) for row in matrix for value in (row if hasattr(row, "__len__") else [row])]
-        return flat[0], flat[1], flat[3], flat[4], flat[5], flat[7]
-    scale, tie = tags.get("ModelPixelScale"), tags.get("ModelTiepoint")
-    if scale is None or tie is None or len(tie) != 6:
+def transform_points(source: str, target: str, x: Any, y: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return coordinates in another system, infinite where PROJ cannot place them."""
+    try:
+        found = _transformer(source, target).transform(np.asarray(x, float), np.asarray(y, float))
+    except ProjError:
+        return np.full(np.shape(x), np.inf), np.full(np.shape(x), np.inf)
+    return np.asarray(found[0], float), np.asarray(found[1], float)
+
+
+def is_earthly(crs: str) -> bool:
+    """Return whether a system has places on Earth: PROJ knows it, and it is no local one."""
+    found = parsed_crs(crs)
+    return found is not None and (found.is_projected or found.is_geographic)
+
+
+@lru_cache(maxsize=256)
+def parsed_crs(crs: str) -> CRS | None:
+    """Return what PROJ makes of a system; None for one that it does not know."""
+    try:
+        return CRS(crs)
+    except ProjError:
         return None
-    column, row, _, x, y, _ = (float(value) for value in tie)
-    return float(scale[0]), 0.0, x - column * scale[0], 0.0, -float(scale[1]), y + row * scale[1]
+
+
+@lru_cache(maxsize=256)
+def crs_text(text: str) -> str | None:
+    """Return a system (WKT or a code), without its heights, as georeferences name it; None for one without a place.
+
+    Those are local systems, and ones that PROJ does not know.
+    """
+    crs = parsed_crs(text)
+    if crs is None:
+        return None
+    if crs.is_compound and crs.sub_crs_list:
+        crs = crs.sub_crs_list[0]
+    if crs.is_bound and crs.source_crs is not None:
+        crs = crs.source_crs
+    if not (crs.is_projected or crs.is_geographic):
+        return None
+    code = crs.to_authority(min_confidence=100)
+    return ":".join(code) if code and code[0] in ("EPSG", "ESRI") else crs.to_wkt()
+
+
+@lru_cache(maxsize=256)
+def _equal(one: str, other: str) -> bool:
+    first, second = parsed_crs(one), parsed_crs(other)
+    return first is not None and second is not None and first.equals(second, ignore_axis_order=True)
 
 
 @lru_cache(maxsize=64)
@@ -113,10 +182,15 @@ def _transformer(source: str, target: str) -> Transformer:
 
 
 @lru_cache(maxsize=64)
-def _is_projected(crs: str) -> bool:
-    from pyproj import CRS
+def _metres(crs: str) -> float:
+    """Return the metres of a unit of a projected system; 0 for a geographic one."""
+    found = parsed_crs(crs)
+    return float(found.axis_info[0].unit_conversion_factor) if found is not None and found.is_projected else 0.0
 
-    try:
-        return bool(CRS(crs).is_projected)
-    except ProjError:
-        return False
+
+def _pixel_size(transform: Affine) -> float:
+    return math.hypot(transform[0], transform[3])
+
+
+def _spacing(corners: tuple[NDArray[np.float64], NDArray[np.float64]]) -> float:
+    return float(np.hypot(corners[0][1:] - corners[0][0], corners[1][1:] - corners[1][0]).max())

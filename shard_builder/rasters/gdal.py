@@ -1,0 +1,197 @@
+"""GDAL (through rasterio) as the reader of one file: no other driver, file or host is reached from it.
+
+A dataset is opened by the driver that the first bytes of its file call for, from a Python file that the archive's
+listing gave. GDAL sees that one file in a folder of its own, so that side files, virtual rasters and URLs lead nowhere.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from gfm_pipeline.errors import ItemError
+from shard_builder.archives import MemberRef
+from shard_builder.rasters.georeference import Georeference, crs_text
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+CACHE_BYTES = 2**27
+"""Of decoded strips and tiles that GDAL keeps in a process, so that the next window finds what it shares."""
+_MAGIC = {
+    b"II*\0": "GTiff",
+    b"MM\0*": "GTiff",
+    b"II+\0": "GTiff",
+    b"MM\0+": "GTiff",
+    b"\0\0\0\x0cjP  \r\n\x87\n": "JP2OpenJPEG",
+    b"\xff\x4f\xff\x51": "JP2OpenJPEG",
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+}
+"""The only drivers that are used, by the first bytes of their files: all keep their pixels in the file itself."""
+HEAD_BYTES = 16
+RPC_POINTS = 5
+"""Points along a side that rational polynomials are read at."""
+_NAME = "raster"
+_OPTIONS = {
+    "GDAL_CACHEMAX": CACHE_BYTES,
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no side files
+    "GDAL_PAM_ENABLED": "NO",
+    "GDAL_NUM_THREADS": "1",
+    "GTIFF_REPORT_COMPD_CS": "NO",  # heights have no part in where a picture lies
+    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{none}",
+    "PROJ_NETWORK": "OFF",
+    "JPEG_COLORSPACE": "RGB",
+}
+
+
+def driver_of(head: bytes, ref: MemberRef) -> str:
+    """Return the GDAL driver for a file that begins with `head`; raise ItemError for formats that are not read."""
+    for magic, driver in _MAGIC.items():
+        if head.startswith(magic):
+            return driver
+    raise ItemError(
+        f"{ref.source_file} is no GeoTIFF, JPEG 2000, PNG or JPEG: it begins with {head[:8].hex() or 'nothing'}. Formats "
+        "that lead to other files or hosts, such as VRT, are not read; convert it, e.g. gdal_translate -of GTiff."
+    )
+
+
+@contextmanager
+def gdal() -> Iterator[None]:
+    """Let GDAL work with the settings of this module; its warnings about what is no error are not shown."""
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioDeprecationWarning
+
+    with rasterio.Env(**_OPTIONS), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        warnings.simplefilter("ignore", RasterioDeprecationWarning)
+        yield
+
+
+def open_dataset(file: IO[bytes], size: int, ref: MemberRef) -> DatasetReader:
+    """Open the raster in a file of `size` bytes, to be read within `gdal()`; the file stays the caller's to close.
+
+    Raises ItemError for formats that are not read and files that are damaged.
+    """
+    import rasterio
+
+    file.seek(0)
+    driver = driver_of(file.read(HEAD_BYTES), ref)
+    try:
+        with gdal():
+            return rasterio.open(f"file/{_NAME}", driver=driver, opener=_only(file, size), sharing=False)
+    except Exception as error:  # damaged files raise types of several libraries
+        raise ItemError(f"{ref.source_file} cannot be decoded: {reason_of(error)}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """Return what an error of a library says, on one line; GDAL's own words where rasterio hides them."""
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else None
+    said = " ".join(str(cause or error).split())[:200].replace(f"file/{_NAME}", "the file")
+    return said or type(error).__name__
+
+
+class _Borrowed:
+    """A file that GDAL may close without closing it for its owner; each has a position of its own."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._at = 0
+        self.closed = False
+
+    def read(self, size: int = -1) -> bytes:
+        self._file.seek(self._at)
+        data = self._file.read(size)
+        self._at += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        if whence == 1:
+            offset += self._at
+        self._at = self._file.seek(offset, 2) if whence == 2 else offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def close(self) -> None:
+        self.closed = True
+
+    def __enter__(self) -> _Borrowed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _only(file: IO[bytes], size: int) -> Any:
+    """Return a folder, as rasterio wants it, that holds nothing but one file."""
+    from rasterio.abc import FileContainer
+
+    class Only(FileContainer):  # type: ignore[misc]
+        def isfile(self, path: str) -> bool:
+            return path.endswith(f"/{_NAME}")
+
+        def isdir(self, path: str) -> bool:
+            return not self.isfile(path)
+
+        def ls(self, path: str) -> list[str]:
+            return [_NAME]
+
+        def mtime(self, path: str) -> int:
+            return 0
+
+        def size(self, path: str) -> int:
+            return size
+
+        def rm(self, path: str) -> None:
+            raise PermissionError("archives are only read")
+
+        def open(self, path: str, mode: str = "rb", **_: Any) -> Any:
+            if not self.isfile(path) or set(mode) - set("rb"):
+                raise FileNotFoundError(path)
+            return _Borrowed(file)
+
+    return Only()
+
+
+def georeference_of(dataset: DatasetReader) -> Georeference | None:
+    """Return where a raster lies, as its file says: by a transform, else by ground control points, else by RPCs.
+
+    Of rational polynomials (RPCs) points at their mean height are taken. None where the file says nothing.
+    """
+    with gdal():
+        values = tuple(float(value) for value in dataset.transform[:6])
+        if not dataset.transform.is_identity:
+            a, b, c, d, e, f = values
+            if not all(map(math.isfinite, values)) or a * e == b * d:
+                return None  # damaged: no place, or no area
+            return Georeference(_crs(dataset.crs), (a, b, c, d, e, f))
+        points, crs = dataset.gcps
+        if points:
+            return Georeference(_crs(crs), None, tuple((p.row, p.col, p.x, p.y) for p in points))
+        return _by_polynomials(dataset.rpcs, dataset.height, dataset.width) if dataset.rpcs else None
+
+
+def _crs(crs: Any) -> str | None:
+    if not crs:
+        return None
+    code = crs.to_authority(confidence_threshold=100)
+    if code and code[0] in ("EPSG", "ESRI"):
+        return crs_text(":".join(code))
+    return crs_text(crs.to_wkt(version="WKT2_2019"))
+
+
+def _by_polynomials(rpcs: Any, height: int, width: int) -> Georeference:
+    from rasterio.transform import RPCTransformer
+
+    steps = np.linspace(0, 1, RPC_POINTS)
+    rows, columns = (axis.ravel().tolist() for axis in np.meshgrid(steps * height, steps * width, indexing="ij"))
+    with RPCTransformer(rpcs) as warp:
+        x, y = warp.xy(rows, columns, zs=[float(rpcs.height_off)] * len(rows), offset="ul")
+    return Georeference("EPSG:4326", None, tuple(zip(rows, columns, map(float, x), map(float, y), strict=True)))
