@@ -111,7 +111,7 @@ def geometry_of(footprint: Ring) -> shapely.Geometry | None:
     """Return a footprint as RFC 7946 wants it: cut at 180 degrees where it crosses them; None for one without area."""
     polygon = shapely.Polygon(unwrapped(footprint))
     west, _, east, _ = polygon.bounds
-    if -180 <= west and east <= 180 and polygon.is_valid:
+    if west >= -180 and east <= 180 and polygon.is_valid:
         return polygon
     if not polygon.is_valid:
         polygon = shapely.make_valid(polygon)

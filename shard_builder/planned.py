@@ -8,9 +8,7 @@ from typing import Any, Literal
 from shard_builder.archives.member import MemberRef
 from shard_builder.rasters.georeference import Georeference
 
-Resampling = Literal[
-    "nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode", "min", "max", "med"
-]
+Resampling = Literal["nearest", "bilinear", "cubic", "lanczos", "average", "mode", "min", "max", "med"]
 """By GDAL's names."""
 Window = tuple[int, int, int, int]
 """(row, column, height, width) in pixels."""

@@ -41,7 +41,7 @@ def bounds(ring: Ring) -> tuple[float, float, float, float]:
     (west, south), (east, north) = corners.min(axis=0), corners.max(axis=0)
     if east - west >= 360:
         return -180.0, float(south), 180.0, float(north)
-    if not (-180 <= west and east <= 180):
+    if not (west >= -180 and east <= 180):
         west, east = (west + 180) % 360 - 180, (east + 180) % 360 - 180
         east = east if east != -180 else 180.0
     return float(west), float(south), float(east), float(north)

@@ -48,6 +48,10 @@ class Packer:
         self._config = config
         self._source = source
         self._files = files
+        self.stated_gsd_m = source.stated_gsd_m | {
+            name: override.gsd_m for name, override in config.sensors.items() if override.gsd_m is not None
+        }
+        """Ground sampling distances by sensor that the configuration states."""
 
     def decodes(self, key: str) -> bool:
         """Return whether the images of a sample are decoded even where their own bytes are kept."""

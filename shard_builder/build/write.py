@@ -38,6 +38,7 @@ from shard_builder.build.plan import PLAN_PATH, ShardTask, load_task
 from shard_builder.catalog import dump_rows, rows_path
 from shard_builder.config import BuildConfig, resolve_sensors
 from shard_builder.planned import OUTLINE, PlannedSample
+from shard_builder.rasters.outline import footprint
 from shard_builder.sources.base import make_source
 
 WRITEBACK_BYTES = 2**23
@@ -150,7 +151,7 @@ def pack_sample(
                 return Rejected(item=sample.key, source_file=source_file, reason=reason, policy=policy)
             loaded[name] = packed
         _check_one_place(sample, loaded)
-        return PackedSample(loaded, _record(sample, loaded, specs))
+        return PackedSample(loaded, _record(sample, loaded, specs, packer.stated_gsd_m))
     except Exception as raised:  # whatever a file makes its readers raise ends that file's item alone
         error = item_error(raised, source_file)
         if config.on_error == "fail":
@@ -239,29 +240,36 @@ def _sync(file: IO[bytes]) -> None:
     os.fsync(file.fileno())
 
 
-def _record(sample: PlannedSample, loaded: Mapping[str, Packed], specs: Mapping[str, SensorSpec]) -> SampleRecord:
+def _record(
+    sample: PlannedSample, loaded: Mapping[str, Packed], specs: Mapping[str, SensorSpec], stated: Mapping[str, float]
+) -> SampleRecord:
     labels = dict(sample.labels)
     drawn = labels.pop(OUTLINE, None)
-    place = next((item for item in loaded.values() if item.facts.georeference), None)
-    georeference = place.facts.georeference if place else None
+    placed = [(item, item.facts.georeference) for item in loaded.values() if item.facts.georeference]
+    placed.sort(key=lambda pair: (pair[1].transform is None, pair[1].crs is None))  # the first of the best known
+    item, georeference = placed[0] if placed else (None, None)
+    has_grid = georeference is not None and georeference.transform is not None
     return SampleRecord(
         key=sample.key,
-        sensors={sensor: _sensor_record(sample, sensor, item, specs[sensor]) for sensor, item in loaded.items()},
-        crs=georeference.crs if georeference else None,
+        sensors={name: _sensor_record(sample, name, item, specs[name], stated) for name, item in loaded.items()},
+        crs=georeference.crs if georeference and has_grid else None,
         transform=georeference.transform if georeference else None,
-        footprint=georeference.footprint(*place.shape[-2:]) if georeference and place else drawn,
+        footprint=(footprint(georeference, *item.shape[-2:]) if georeference and item else None) or drawn,
         labels=labels,
     )
 
 
-def _sensor_record(sample: PlannedSample, sensor: str, item: Packed, spec: SensorSpec) -> SensorRecord:
+def _sensor_record(
+    sample: PlannedSample, sensor: str, item: Packed, spec: SensorSpec, stated: Mapping[str, float]
+) -> SensorRecord:
     planned, place = sample.rasters[sensor], item.facts.georeference
+    own = stated.get(sensor) if planned.grid is None else None  # what is stated is of the sensor's own pixels
     return SensorRecord(
         bands=spec.bands,
         shape=item.shape,
         dtype=item.dtype,
         codec=item.extension,
-        gsd_m=(place.gsd_m if place else None) or spec.gsd_m,
+        gsd_m=own or (place.gsd_m(*item.shape[-2:]) if place else None) or spec.gsd_m,
         dates=planned.dates,
         step=spec.quantised.step if spec.quantised else None,
         nodata_share=None if item.nodata_share is None else round(item.nodata_share, 6),
@@ -278,7 +286,7 @@ def _check_one_place(sample: PlannedSample, loaded: Mapping[str, Packed]) -> Non
         first, home_size, home = known[0]
         if not home.lies_with(home_size, place, size):
             files = (sample.rasters[sensor].source_file for sensor in (first, name))
-            where = [f"{p.crs} {p.transform} in {file}" for p, file in zip((home, place), files, strict=True)]
+            where = [f"{p.described} in {file}" for p, file in zip((home, place), files, strict=True)]
             raise ItemError(
                 f"{first} and {name} of {sample.key} lie apart: {' and '.join(where)}, expected one place. "
                 "Drop them with on_error=skip."

@@ -6,17 +6,13 @@ listing gave. GDAL sees that one file in a folder of its own, so that side files
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
-
 from gfm_pipeline.errors import ItemError
 from shard_builder.archives import MemberRef
-from shard_builder.rasters.georeference import Georeference, crs_text
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -35,8 +31,6 @@ _MAGIC = {
 }
 """The only drivers that are used, by the first bytes of their files: all keep their pixels in the file itself."""
 HEAD_BYTES = 16
-RPC_POINTS = 5
-"""Points along a side that rational polynomials are read at."""
 _NAME = "raster"
 _OPTIONS = {
     "GDAL_CACHEMAX": CACHE_BYTES,
@@ -56,8 +50,8 @@ def driver_of(head: bytes, ref: MemberRef) -> str:
         if head.startswith(magic):
             return driver
     raise ItemError(
-        f"{ref.source_file} is no GeoTIFF, JPEG 2000, PNG or JPEG: it begins with {head[:8].hex() or 'nothing'}. Formats "
-        "that lead to other files or hosts, such as VRT, are not read; convert it, e.g. gdal_translate -of GTiff."
+        f"{ref.source_file} is no GeoTIFF, JPEG 2000, PNG or JPEG: it begins with {head[:8].hex() or 'nothing'}. "
+        "Formats that lead to other files or hosts, such as VRT, are not read: convert it, gdal_translate -of GTiff."
     )
 
 
@@ -86,10 +80,10 @@ def open_dataset(file: IO[bytes], size: int, ref: MemberRef) -> DatasetReader:
         with gdal():
             return rasterio.open(f"file/{_NAME}", driver=driver, opener=_only(file, size), sharing=False)
     except Exception as error:  # damaged files raise types of several libraries
-        raise ItemError(f"{ref.source_file} cannot be decoded: {reason_of(error)}") from error
+        raise ItemError(f"{ref.source_file} cannot be decoded: {gdal_reason(error)}") from error
 
 
-def reason_of(error: Exception) -> str:
+def gdal_reason(error: Exception) -> str:
     """Return what an error of a library says, on one line; GDAL's own words where rasterio hides them."""
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else None
     said = " ".join(str(cause or error).split())[:200].replace(f"file/{_NAME}", "the file")
@@ -158,40 +152,3 @@ def _only(file: IO[bytes], size: int) -> Any:
             return _Borrowed(file)
 
     return Only()
-
-
-def georeference_of(dataset: DatasetReader) -> Georeference | None:
-    """Return where a raster lies, as its file says: by a transform, else by ground control points, else by RPCs.
-
-    Of rational polynomials (RPCs) points at their mean height are taken. None where the file says nothing.
-    """
-    with gdal():
-        values = tuple(float(value) for value in dataset.transform[:6])
-        if not dataset.transform.is_identity:
-            a, b, c, d, e, f = values
-            if not all(map(math.isfinite, values)) or a * e == b * d:
-                return None  # damaged: no place, or no area
-            return Georeference(_crs(dataset.crs), (a, b, c, d, e, f))
-        points, crs = dataset.gcps
-        if points:
-            return Georeference(_crs(crs), None, tuple((p.row, p.col, p.x, p.y) for p in points))
-        return _by_polynomials(dataset.rpcs, dataset.height, dataset.width) if dataset.rpcs else None
-
-
-def _crs(crs: Any) -> str | None:
-    if not crs:
-        return None
-    code = crs.to_authority(confidence_threshold=100)
-    if code and code[0] in ("EPSG", "ESRI"):
-        return crs_text(":".join(code))
-    return crs_text(crs.to_wkt(version="WKT2_2019"))
-
-
-def _by_polynomials(rpcs: Any, height: int, width: int) -> Georeference:
-    from rasterio.transform import RPCTransformer
-
-    steps = np.linspace(0, 1, RPC_POINTS)
-    rows, columns = (axis.ravel().tolist() for axis in np.meshgrid(steps * height, steps * width, indexing="ij"))
-    with RPCTransformer(rpcs) as warp:
-        x, y = warp.xy(rows, columns, zs=[float(rpcs.height_off)] * len(rows), offset="ul")
-    return Georeference("EPSG:4326", None, tuple(zip(rows, columns, map(float, x), map(float, y), strict=True)))

@@ -49,25 +49,30 @@ class Georeference:
         return Georeference(self.crs, (a, b, a * column + b * row + c, d, e, d * column + e * row + f))
 
     def lies_with(self, size: Size, other: Georeference, other_size: Size) -> bool:
-        """Return whether the corners of two rasters (height, width) agree to half a pixel of the coarser.
+        """Return whether the corners of two rasters (height, width) agree to half a pixel of the coarser."""
+        return self.apart(size, other, other_size) <= 0.5
+
+    def apart(self, size: Size, other: Georeference, other_size: Size) -> float:
+        """Return how far the corners of two rasters lie apart at most, in pixels of the coarser; infinite: not known.
 
         Where one of them has no coordinate reference system, its numbers are taken to be of the other's. Rasters
-        without a grid agree where all their points do.
+        without a grid lie together where all their points do.
         """
         if self.transform is None or other.transform is None:
-            return self == other and size == other_size
+            return 0.0 if self == other and size == other_size else math.inf
         pixel = max(_pixel_size(place.transform) for place in (self, other) if place.transform)
         corners = np.array([(0, 0), (0, 1), (1, 0)], float)
         theirs = at(other.transform, *(corners * other_size).T)
         if not same_crs(self.crs, other.crs):
             assert self.crs is not None and other.crs is not None  # noqa: PT018
             if not is_earthly(self.crs) or not is_earthly(other.crs):
-                return False
+                return math.inf
             theirs = transform_points(other.crs, self.crs, *theirs)
             pixel = max(_pixel_size(self.transform), _spacing(theirs) / max(other_size))
         ours = at(self.transform, *(corners * size).T)
-        apart = np.hypot(ours[0] - theirs[0], ours[1] - theirs[1])
-        return bool((apart <= pixel / 2).all())  # False for what is not finite
+        with np.errstate(invalid="ignore"):
+            apart = float(np.hypot(ours[0] - theirs[0], ours[1] - theirs[1]).max()) / pixel
+        return apart if math.isfinite(apart) else math.inf
 
     @property
     def described(self) -> str:

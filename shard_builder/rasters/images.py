@@ -20,7 +20,6 @@ from shard_builder.archives import ArchiveReader, MemberRef
 from shard_builder.config import BuildConfig
 from shard_builder.planned import PlannedRaster, Window
 from shard_builder.rasters.raster import Decoded, Facts, OpenRaster, Original, WholeRaster
-from shard_builder.rasters.resample import resample
 from shard_builder.rasters.tiff import TiffImage, read_header
 from shard_builder.rasters.tiff_page import MAX_PIXELS, Part, reason_of
 
@@ -138,11 +137,9 @@ def original_jpeg(planned: PlannedRaster, files: ArchiveReader) -> Original | No
 
 def _load(planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader, rgb: bool) -> Decoded:
     (ref,) = planned.files
-    if planned.window is None and planned.grid is None:
+    if planned.window is None:
         return (decode_rgb if rgb else decode_tiff)(files.read(ref), ref)
     opened: OpenRaster = files.keep(spec.name, ref, lambda ref: _open(ref, files, rgb))
-    if planned.grid is not None:
-        return resample(opened, planned, spec)
     assert planned.window is not None
     return opened.read(planned.window)
 
@@ -164,7 +161,7 @@ class TiffWindows:
 
     def __init__(self, tiff: TiffImage, rgb: bool) -> None:
         self._tiff = tiff
-        self._finish = _as_rgb if rgb else _as_bands
+        self._finish = as_rgb if rgb else _as_bands
         self.shape = tiff.shape
         self.dtype = tiff.dtype
         self.facts = tiff.facts
@@ -190,14 +187,14 @@ def decode_rgb(data: bytes, ref: MemberRef) -> Decoded:
         _check_end(data, ref)
     if kind == "tif":
         tiff = TiffImage(io.BytesIO(data), len(data), ref)
-        return _as_rgb(tiff.whole(), tiff.facts, ref)
+        return as_rgb(tiff.whole(), tiff.facts, ref)
     try:
         image = imagecodecs.png_decode(data) if kind == "png" else imagecodecs.jpeg8_decode(data)
     except Exception as error:
         raise ItemError(f"{ref.source_file} cannot be decoded: {reason_of(error)}") from error
     image = image[..., None] if image.ndim == 2 else image
     alpha = image.shape[2] - 1 if kind == "png" and image.shape[2] in (2, 4) else None
-    decoded = _as_rgb(Part(image, None), Facts(alpha=alpha), ref, kind)
+    decoded = as_rgb(Part(image, None), Facts(alpha=alpha), ref, kind)
     return replace(decoded, original=("jpg", data)) if kind == "jpg" and not decoded.facts.rules else decoded
 
 
@@ -240,7 +237,8 @@ def _as_bands(image: Part, facts: Facts, ref: MemberRef) -> Decoded:
     return Decoded(np.ascontiguousarray(image.pixels.transpose(2, 0, 1)), facts, None, mask)
 
 
-def _as_rgb(image: Part, facts: Facts, ref: MemberRef, kind: str = "tif") -> Decoded:
+def as_rgb(image: Part, facts: Facts, ref: MemberRef, kind: str = "tif") -> Decoded:
+    """Return the pixels of an image as 8-bit RGB by the rules of `decode_rgb`; raise ItemError for others."""
     pixels, mask = image
     if pixels.dtype != np.uint8 or facts.photometric:
         found = f"photometric {facts.photometric}" if facts.photometric else f"{pixels.dtype} pixels"

@@ -126,7 +126,7 @@ def _through(points: tuple[Point, ...]) -> Callable[[Floats], tuple[Floats, Floa
 def _tolerance(locate: Locate, height: int, width: int) -> float:
     """Return half a pixel at the middle of a raster, in degrees of a great circle; 0 where it has no place."""
     middle = np.array([height, width]) / 2
-    found = locate(np.array([middle, middle + (0.5, 0), middle + (0, 0.5)]))
+    found = locate(middle + np.array([(0, 0), (0.5, 0), (0, 0.5)]))
     sides = _apart(found[1:], found[:1])
     return float(sides.min()) if np.isfinite(sides).all() else 0.0
 
@@ -134,7 +134,7 @@ def _tolerance(locate: Locate, height: int, width: int) -> float:
 def _is_mirrored(locate: Locate, height: int, width: int) -> bool:
     """Return whether the corners of a raster, rows run down, go round clockwise on Earth."""
     middle = np.array([height, width]) / 2
-    here, below, beside = locate(np.array([middle, middle + (0.5, 0), middle + (0, 0.5)]))[:, None]
+    here, below, beside = locate(middle + np.array([(0, 0), (0.5, 0), (0, 0.5)]))[:, None]
     if not np.isfinite([here, below, beside]).all():
         return False
     return bool(_east(below, here) * (beside - here)[:, 1] < (below - here)[:, 1] * _east(beside, here))
@@ -154,7 +154,7 @@ def _east(some: Floats, others: Floats) -> Floats:
 
 
 def _refined(ring: Floats, locate: Locate, tolerance: float) -> Floats | None:
-    """Return longitudes and latitudes of a ring of positions, halved where they are no straight lines; None: no place."""
+    """Return longitudes and latitudes of a ring of positions, halved where they are bent; None: no place."""
     placed = locate(ring)
     for _ in range(ROUNDS):
         after, after_placed = np.roll(ring, -1, axis=0), np.roll(placed, -1, axis=0)

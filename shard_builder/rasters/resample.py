@@ -1,6 +1,7 @@
 """A raster in the pixels of another grid, by GDAL's resampling.
 
-The methods are GDAL's, by its names (`nearest`, `bilinear`, `average` and so on), with exact coordinates. What was not
+The methods are GDAL's, by its names (`nearest`, `bilinear`, `average` and so on), and so is the way it interpolates
+coordinates between the ends of a row of a block. What was not
 measured (NaN, a nodata value, a mask) has no weight, band by band; a target pixel that gets nothing from the raster is
 masked. Integers are rounded and clipped to their type; one that would be a nodata value by chance becomes its
 neighbour. Pixels do not depend on the window that is read: the grid is worked on in blocks of its own.
@@ -16,12 +17,12 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.errors import ItemError
 from gfm_pipeline.sensors import SensorSpec
-from gfm_pipeline.sensors.missing import is_declared, nodata_of_bands
+from gfm_pipeline.sensors.missing import is_declared
 from gfm_pipeline.shards.codec import Raster
 from shard_builder.planned import Grid, PlannedRaster, Resampling, Window
-from shard_builder.rasters.gdal import gdal, reason_of
+from shard_builder.rasters.gdal import gdal, gdal_reason
 from shard_builder.rasters.georeference import Georeference, to_pixels
-from shard_builder.rasters.raster import Decoded, OpenRaster
+from shard_builder.rasters.raster import Decoded, OpenRaster, nodata_of_bands
 
 BLOCK = 128
 """Rows and columns of the grid that are resampled at once."""
@@ -30,8 +31,10 @@ SOURCE_VALUES = 2**23
 SAMPLED = 17
 """Points along a side of a block that are looked up in the source."""
 FINER = 2.0
-"""Pixels of the source to one of the grid, at the middle of the grid, from which on a mean is better than `bilinear`."""
-_RADIUS = {"bilinear": 1, "cubic": 2, "cubic_spline": 2, "lanczos": 3}
+"""Pixels of the source to one of the grid, at the middle of the grid, from which on a mean is better than bilinear."""
+_RADIUS = {"bilinear": 1, "cubic": 2, "lanczos": 3}
+ROUNDING = 1e-6
+"""Less than a half by so little is rounded up too: what is a half but for rounding does not depend on the block."""
 _EXACT_BITS = 53
 
 Floats = NDArray[np.float64]
@@ -47,16 +50,16 @@ def resample(source: OpenRaster, planned: PlannedRaster, spec: SensorSpec) -> De
     assert grid is not None
     if place is None or place.transform is None:
         raise ItemError(f"{planned.source_file} has no georeference: it cannot be brought to the grid of its sample.")
-    if source.dtype.kind not in "buif" or (source.dtype.kind in "ui" and source.dtype.itemsize * 8 > _EXACT_BITS):
+    if source.dtype.kind not in "uif" or (source.dtype.kind in "ui" and source.dtype.itemsize * 8 > _EXACT_BITS):
         raise ItemError(f"{planned.source_file} has {source.dtype} pixels, which are not resampled. Set align=own.")
     window = planned.window or (0, 0, grid.height, grid.width)
-    work = _Work(source, place, grid, planned.resampling, planned.source_file)
+    work = _Work(source, place, grid, planned, spec)
     values = work.window(window)
     raster, mask = _stored(values, source, spec)
     facts = replace(
-        source.facts,
+        work.facts,
         georeference=grid.georeference.window(*window[:2]),
-        rules=(*(work.rules or source.facts.rules), f"{spec.name}: resampled to the common grid ({work.how})"),
+        rules=(*work.facts.rules, f"{spec.name}: resampled to the common grid ({work.how})"),
     )
     return Decoded(raster, facts, None, None if mask.all() else mask)
 
@@ -72,15 +75,18 @@ def mean_or_bilinear(grid: Grid, place: Georeference) -> Resampling:
 class _Work:
     """One window on its way to its grid."""
 
-    def __init__(self, source: OpenRaster, place: Georeference, grid: Grid, how: Resampling, where: str) -> None:
+    def __init__(
+        self, source: OpenRaster, place: Georeference, grid: Grid, planned: PlannedRaster, spec: SensorSpec
+    ) -> None:
         self.source = source
         self.place = place
         self.target = grid.georeference
         self.grid = grid
-        self.how = how
-        self.where = where
-        self.rules: tuple[str, ...] = ()
-        """Those of the source, as its last part was read."""
+        self.how = planned.resampling
+        self.where = planned.source_file
+        self.nodata = spec.nodata
+        self.facts = source.facts
+        """As the last part of the source was read."""
         self.scale = self._scale()
         """Pixels of the grid to one of the source, down and right, at the middle of the grid: GDAL would take those of
         each part that it works on, and kernels would differ between parts."""
@@ -111,8 +117,8 @@ class _Work:
             parts = [[self._block((r, c, h, w)) for c, w in columns] for r, h in rows]
             return np.concatenate([np.concatenate(across, axis=-1) for across in parts], axis=-2)
         decoded = self.source.read(part)
-        self.rules = decoded.facts.rules
-        values = _measured(decoded, self.source)
+        self.facts = decoded.facts
+        values = _measured(decoded, self.source, self.nodata)
         bands = values.reshape(-1, *values.shape[-2:])
         warped = self._warp(bands, self.place.window(*part[:2]), self.target.window(row, column), (height, width))
         return warped.reshape(*values.shape[:-2], height, width)
@@ -140,14 +146,13 @@ class _Work:
                     dst_nodata=np.nan,
                     resampling=Gdal[self.how],
                     num_threads=1,
-                    tolerance=0,  # GDAL interpolates coordinates by default
                     XSCALE=self.scale[1],
                     YSCALE=self.scale[0],
                     SAMPLE_GRID="YES",
                     UNIFIED_SRC_NODATA="NO",
                 )
         except Exception as error:
-            raise ItemError(f"{self.where} cannot be resampled: {reason_of(error)}") from error
+            raise ItemError(f"{self.where} cannot be resampled: {gdal_reason(error)}") from error
         return found
 
     def _scale(self) -> tuple[float, float]:
@@ -160,8 +165,8 @@ class _Work:
         """Return the window of the source that a window of the grid needs; one pixel where it needs none."""
         row, column, height, width = window
         along = np.linspace(0, 1, SAMPLED)
-        down, right = (axis.ravel() for axis in np.meshgrid(row + along * height, column + along * width, indexing="ij"))
-        places = to_pixels(down, right, self.target, self.place)
+        points = np.meshgrid(row + along * height, column + along * width, indexing="ij")
+        places = to_pixels(points[0].ravel(), points[1].ravel(), self.target, self.place)
         margins = (2 + math.ceil(_RADIUS.get(self.how, 1) * max(1.0, 1 / scale)) for scale in self.scale)
         (top, tall), (left, wide) = (
             _reach(at, length, margin)
@@ -170,13 +175,19 @@ class _Work:
         return top, left, tall, wide
 
 
-def _measured(decoded: Decoded, source: OpenRaster) -> Floats:
-    """Return pixels as float64 with NaN where the file says that nothing was measured."""
+def _measured(decoded: Decoded, source: OpenRaster, nodata: float | None) -> Floats:
+    """Return pixels as float64, NaN where the file or the sensor's nodata value says that nothing was measured."""
     raster = decoded.raster
     values = raster.astype(np.float64)
     for band, value in enumerate(nodata_of_bands(source.facts.nodata, raster.shape[-3])):
-        if value is not None:
-            values[..., band, :, :][is_declared(raster[..., band, :, :], value)] = np.nan
+        for missing in (value, nodata):
+            if missing is None:
+                continue
+            values[..., band, :, :][is_declared(raster[..., band, :, :], missing)] = np.nan
+    if decoded.facts.alpha is not None:
+        clear = raster[..., decoded.facts.alpha, :, :] == 0
+        for band in set(range(raster.shape[-3])) - {decoded.facts.alpha}:
+            values[..., band, :, :][clear] = np.nan
     if decoded.mask is not None:
         values[~np.broadcast_to(decoded.mask, values.shape)] = np.nan
     return values
@@ -184,11 +195,11 @@ def _measured(decoded: Decoded, source: OpenRaster) -> Floats:
 
 def _stored(values: Floats, source: OpenRaster, spec: SensorSpec) -> tuple[Raster, NDArray[np.bool_]]:
     """Return values in the type of the source, with a nodata value where there are none, and where there are some."""
-    mask = np.isfinite(values)
+    mask = ~np.isnan(values)
     dtype, declared = source.dtype, nodata_of_bands(source.facts.nodata, values.shape[-3])
     if dtype.kind in "ui":
         limits = np.iinfo(str(dtype))
-        values = np.floor(values + 0.5).clip(limits.min, limits.max)
+        values = np.floor(values + (0.5 + ROUNDING)).clip(limits.min, limits.max)
     for band, value in enumerate(declared):
         part, there = values[..., band, :, :], mask[..., band, :, :]
         if dtype.kind in "ui":
@@ -197,8 +208,6 @@ def _stored(values: Floats, source: OpenRaster, spec: SensorSpec) -> tuple[Raste
                     part[there & (part == taken)] += 1 if taken < limits.max else -1
         fill = spec.nodata if spec.nodata is not None else value
         part[~there] = (math.nan if dtype.kind == "f" else 0) if fill is None or math.isnan(fill) else fill
-    if dtype.kind == "b":
-        values = values >= 0.5
     with np.errstate(invalid="ignore"):
         return values.astype(dtype), mask
 

@@ -6,6 +6,7 @@ A file is somebody's claim. Every size in it is checked before anything is alloc
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import IO, NamedTuple
 
 import numpy as np
@@ -16,20 +17,19 @@ from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.shards.codec import Raster
 from shard_builder.archives import ArchiveReader, MemberRef
 from shard_builder.planned import PlannedRaster, Window
-from shard_builder.rasters.gdal import gdal, georeference_of, open_dataset, reason_of
+from shard_builder.rasters.gdal import gdal, gdal_reason, open_dataset
 from shard_builder.rasters.georeference import Georeference
+from shard_builder.rasters.images import as_rgb
+from shard_builder.rasters.location import georeference_of, rules_of
 from shard_builder.rasters.raster import Decoded, Facts, Nodata
 from shard_builder.rasters.resample import resample
-from shard_builder.rasters.tiff import MAX_PIXELS, MAX_SCENE_PIXELS, MAX_SEGMENT_BYTES
+from shard_builder.rasters.tiff import MAX_SCENE_PIXELS, facts_of
+from shard_builder.rasters.tiff_page import MAX_PIXELS, MAX_SEGMENT_BYTES, RATIO
 
 MAX_BANDS = 2**13
-_RATIO = 4096
-"""More bytes of pixels for each byte of the file are refused as a bomb, unless the file lists all of its blocks."""
 _SMALL_BLOCK = 2**24
-"""Bytes; a file may leave out blocks of this size, as sparse GeoTIFFs do, but not their entries."""
+"""Bytes; a GeoTIFF may leave out blocks of this size, as sparse GeoTIFFs do, but not their entries."""
 _ENTRY_BYTES = 4
-NO_SYSTEM = "transform without a usable coordinate reference system: location not known"
-BY_POINTS = "no grid: location by ground control points or rational polynomials"
 
 
 class SceneHeader(NamedTuple):
@@ -38,12 +38,12 @@ class SceneHeader(NamedTuple):
     height: int
     width: int
     georeference: Georeference | None
-    count: int
+    bands: int
     """Bands, an alpha band too."""
     dtype: str
     nodata: Nodata
-    descriptions: tuple[str | None, ...]
-    """What the file calls its bands, None where it does not say."""
+    names: tuple[str, ...]
+    """What the file calls its bands, "" for one that it does not name; empty: it names none."""
 
 
 def read_scene_header(ref: MemberRef, files: ArchiveReader) -> SceneHeader:
@@ -55,17 +55,13 @@ def read_scene_header(ref: MemberRef, files: ArchiveReader) -> SceneHeader:
         scene.close()
 
 
-def load_scene(planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader, fourth: bool = False) -> Decoded:
+def load_scene(planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader, rgb: bool = False) -> Decoded:
     """Return the scene of a planned sensor, cut to its window or brought to its grid; raise ItemError for none.
 
-    With `fourth` a fourth band is dropped beside three.
+    With `rgb` by the rules of `as_rgb`.
     """
     (ref,) = planned.files
-
-    def opened(ref: MemberRef) -> SceneRaster:
-        return SceneRaster(files.open(ref), ref.size, ref, len(spec.bands), fourth)
-
-    scene = files.keep(spec.name, ref, opened)
+    scene = files.keep(spec.name, ref, lambda ref: SceneRaster(files.open(ref), ref.size, ref, rgb))
     if planned.grid is not None:
         return resample(scene, planned, spec)
     return scene.read(planned.window or (0, 0, *scene.shape[1:]))
@@ -74,15 +70,13 @@ def load_scene(planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader, f
 class SceneRaster:
     """An opened scene of a file of `size` bytes: an `OpenRaster`. Closes the file when it is closed.
 
-    An alpha band is read as a mask where the scene has one band more than `bands`; a fourth band of no such meaning is
-    dropped with `fourth`. Raises ItemError for what is no image of bands, and for claims that cannot be.
+    Raises ItemError for what is no image of bands, and for claims that cannot be.
     """
 
-    def __init__(
-        self, file: IO[bytes], size: int, ref: MemberRef, bands: int | None = None, fourth: bool = False
-    ) -> None:
+    def __init__(self, file: IO[bytes], size: int, ref: MemberRef, rgb: bool = False) -> None:
         self.ref = ref
         self._file = file
+        self._rgb = rgb
         try:
             self._dataset = open_dataset(file, size, ref)
         except BaseException:
@@ -90,8 +84,10 @@ class SceneRaster:
             raise
         try:
             self._check(size)
-            self._alpha = self._alpha_band(bands)
-            self.facts = self._facts(bands, fourth)
+            data = self._dataset
+            self.shape: tuple[int, int, int] = (data.count, data.height, data.width)
+            self.dtype: np.dtype[np.generic] = np.dtype(data.dtypes[0])
+            self.facts = self._facts()
         except BaseException:
             self.close()
             raise
@@ -107,7 +103,7 @@ class SceneRaster:
             data.count,
             data.dtypes[0],
             self.facts.nodata,
-            tuple(data.descriptions),
+            self.facts.bands,
         )
 
     def read(self, window: Window) -> Decoded:
@@ -126,8 +122,11 @@ class SceneRaster:
                 raster: Raster = self._dataset.read(list(range(1, self.shape[0] + 1)), window=part)
                 mask = self._mask(part)
         except Exception as error:  # damaged files raise types of several libraries
-            raise ItemError(f"{self.ref.source_file} cannot be decoded: {reason_of(error)}") from error
-        return Decoded(raster, self.facts.at(row, column), None, mask)
+            raise ItemError(f"{self.ref.source_file} cannot be decoded: {gdal_reason(error)}") from error
+        facts = self.facts.at(row, column)
+        if not self._rgb:
+            return Decoded(raster, facts, None, mask)
+        return as_rgb(Part(raster.transpose(1, 2, 0), None if mask is None else mask[..., None]), facts, self.ref)
 
     def close(self) -> None:
         """Close the file."""
@@ -139,13 +138,10 @@ class SceneRaster:
         """Return where the file's mask says that something was measured; its nodata values are `facts`' to say."""
         from rasterio.enums import MaskFlags
 
-        found: NDArray[np.bool_]
-        if self._alpha:
-            found = self._dataset.read(self._alpha, window=part) != 0
-        elif MaskFlags.per_dataset in (flags := self._dataset.mask_flag_enums[0]) and MaskFlags.alpha not in flags:
-            found = self._dataset.read_masks(1, window=part) != 0
-        else:
+        flags = self._dataset.mask_flag_enums[0]
+        if MaskFlags.per_dataset not in flags or MaskFlags.alpha in flags:
             return None
+        found: NDArray[np.bool_] = self._dataset.read_masks(1, window=part) != 0
         return None if found.all() else found
 
     def _check(self, size: int) -> None:
@@ -154,7 +150,9 @@ class SceneRaster:
             found = ", ".join(dict.fromkeys(data.dtypes)) or "no band"
             raise ItemError(f"{where} has pixels of {found}, expected bands of one real type.")
         if len(data.subdatasets) > 1:
-            raise ItemError(f"{where} holds {len(data.subdatasets)} images, expected one. Split it to files of one each.")
+            raise ItemError(
+                f"{where} holds {len(data.subdatasets)} images, expected one. Split it to files of one each."
+            )
         item = np.dtype(data.dtypes[0]).itemsize
         together = data.count if data.interleaving and data.interleaving.value == "PIXEL" else 1
         rows, columns = data.block_shapes[0]
@@ -165,7 +163,7 @@ class SceneRaster:
         if (
             not 0 < pixels <= (MAX_SCENE_PIXELS if data.driver in ("GTiff", "JP2OpenJPEG") else MAX_PIXELS)
             or data.count > MAX_BANDS
-            or (pixels * data.count * item > _RATIO * size and not listed)
+            or (pixels * data.count * item > RATIO * size and not listed)
         ):
             raise ItemError(
                 f"{where} claims {data.count} x {data.height} x {data.width} pixels in {size} bytes: refused as a bomb."
@@ -175,42 +173,32 @@ class SceneRaster:
                 f"{where} keeps its pixels in strips or tiles of {rows} x {columns} px, {block} bytes; at most "
                 f"{MAX_SEGMENT_BYTES} are decoded at once. Store it in tiles, e.g. gdal_translate -co TILED=YES."
             )
-        self.shape: tuple[int, int, int] = (data.count, data.height, data.width)
-        self.dtype: np.dtype[np.generic] = np.dtype(data.dtypes[0])
         self._check_colours()
 
     def _check_colours(self) -> None:
-        """Raise ItemError for numbers that are no intensities of bands: ink, inverted grey."""
+        """Raise ItemError for numbers that are amounts of ink."""
         from rasterio.enums import ColorInterp
 
-        structure = self._dataset.tags(ns="IMAGE_STRUCTURE")
         inks = {ColorInterp.cyan, ColorInterp.magenta, ColorInterp.yellow, ColorInterp.black}
-        if structure.get("MINISWHITE") == "YES" or inks & set(self._dataset.colorinterp):
-            raise ItemError(
-                f"{self.ref.source_file} has {'inverted grey' if 'MINISWHITE' in structure else 'ink'} in its bands, "
-                "expected intensities: RGB or grey where black is 0."
-            )
+        if inks & set(self._dataset.colorinterp):
+            raise ItemError(f"{self.ref.source_file} has inks for its bands, expected RGB or grey where black is 0.")
 
-    def _alpha_band(self, bands: int | None) -> int | None:
+    def _facts(self) -> Facts:
+        """Return what the file says of its numbers, as the reader of patches has it, and where GDAL says it lies."""
         from rasterio.enums import ColorInterp
 
-        count = self._dataset.count
-        alpha = bands == count - 1 and self._dataset.colorinterp[-1] == ColorInterp.alpha
-        return count if alpha else None
-
-    def _facts(self, bands: int | None, fourth: bool) -> Facts:
-        place = georeference_of(self._dataset)
-        rules: tuple[str, ...] = ()
-        count = self._dataset.count
-        if self._alpha:
-            self.shape = (count - 1, *self.shape[1:])
-            rules = ("alpha band read as mask",)
-        elif fourth and bands == 3 and count == 4:
-            self.shape = (3, *self.shape[1:])
-            rules = ("fourth band dropped",)
-        if place is not None and place.transform is None:
-            rules += (BY_POINTS,)
-        elif place is not None and place.crs is None:
-            rules += (NO_SYSTEM,)
-        declared = tuple(self._dataset.nodatavals[: self.shape[0]])
-        return Facts(place, declared if any(value is not None for value in declared) else (), rules)
+        data, place = self._dataset, georeference_of(self._dataset)
+        if data.driver == "GTiff":
+            facts = facts_of(self._file, self.ref)
+            return replace(facts, georeference=place, rules=facts.rules + rules_of(place))
+        declared: Nodata = tuple(data.nodatavals)
+        names = tuple(name or "" for name in data.descriptions)
+        colours = data.colorinterp
+        return Facts(
+            place,
+            declared if any(value is not None for value in declared) else (),
+            rules_of(place),
+            names if any(names) else (),
+            alpha=colours.index(ColorInterp.alpha) if ColorInterp.alpha in colours else None,
+            photometric="PALETTE" if colours[0] == ColorInterp.palette else None,
+        )

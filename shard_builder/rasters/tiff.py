@@ -21,7 +21,8 @@ import tifffile
 from gfm_pipeline.errors import ItemError
 from shard_builder.archives import ArchiveReader, MemberRef
 from shard_builder.planned import Window
-from shard_builder.rasters.georeference import Georeference, read_georeference
+from shard_builder.rasters.georeference import Georeference
+from shard_builder.rasters.location import read_georeference, rules_of
 from shard_builder.rasters.raster import Facts, Scaling
 from shard_builder.rasters.tiff_page import RATIO, Part, TiffPage, reason_of
 
@@ -47,7 +48,7 @@ def read_header(ref: MemberRef, files: ArchiveReader) -> TiffHeader:
     try:
         with files.open(ref) as file, _opened(file, ref) as tif:
             page = tif.pages.first
-            header = TiffHeader(int(page.imagelength), int(page.imagewidth), read_georeference(page))
+            header = TiffHeader(int(page.imagelength), int(page.imagewidth), read_georeference(page, file, ref))
             bits = header.height * header.width * int(page.samplesperpixel) * int(page.bitspersample)
     except ItemError:
         raise
@@ -78,7 +79,9 @@ class TiffImage:
         try:
             self._tif = _opened(file, ref)
             first = self._tif.pages.first
-            facts = _facts(first)
+            place = read_georeference(first, file, ref)
+            facts = page_facts(first)
+            facts = replace(facts, georeference=place, rules=facts.rules + rules_of(place))
             fill = facts.nodata[0] if facts.nodata else None
             self._pages = [TiffPage(first, file, size, ref, fill)]
             self._mask: TiffPage | None = None
@@ -147,14 +150,35 @@ def _further(tif: Any, ref: MemberRef) -> Iterator[Any]:
         index += 1
 
 
-def _facts(page: Any) -> Facts:
+def facts_of(file: IO[bytes], ref: MemberRef) -> Facts:
+    """Return what a TIFF says of its first image, but for its location; the file stays open.
+
+    Raises ItemError for further images of the same size and type.
+    """
+    file.seek(0)
+    with _opened(file, ref) as tif:
+        first = tif.pages.first
+        others = 0
+        for page in _further(tif, ref):
+            if int(page.subfiletype or 0) & 5:
+                continue
+            if (page.imagelength, page.imagewidth, page.dtype) == (first.imagelength, first.imagewidth, first.dtype):
+                raise ItemError(f"{ref.source_file} holds several images of one size, expected one. Split it.")
+            others += 1
+        facts = page_facts(first)
+    rules = (f"{others} further images of other sizes or types in the file: not read",) if others else ()
+    return replace(facts, rules=facts.rules + rules)
+
+
+def page_facts(page: Any) -> Facts:
+    """Return what the tags of a page say of its numbers."""
     tag = page.tags.get("GDAL_NODATA")
     text = str(tag.value).strip("\0 ") if tag is not None else None
     value = None if text is None else parse_nodata(text)
     unusable = text is not None and value is None
     name = page.photometric.name
     return Facts(
-        read_georeference(page),
+        None,
         () if value is None else (value,),
         (f"nodata {text[:40]!r} is no number: not used",) if text is not None and unusable else (),
         alpha=_alpha(page),

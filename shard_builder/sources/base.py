@@ -199,6 +199,11 @@ class Source(ABC):
         config.parse_options(NoOptions)
 
     @property
+    def stated_gsd_m(self) -> dict[str, float]:
+        """Ground sampling distances by sensor that the options state: they win over what the files say."""
+        return {}
+
+    @property
     def required(self) -> tuple[str, ...]:
         """Names of the sensors that a complete sample has."""
         return tuple(s.name for s in self.sensors if s.kind == "image" and s.name not in self.optional)

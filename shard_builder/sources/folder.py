@@ -80,6 +80,11 @@ class Folder(Source):
         self.room = TILE_SUFFIX if self.cuts else 0
 
     @property
+    def stated_gsd_m(self) -> dict[str, float]:
+        """What the sensors of the options say of their pixels."""
+        return {name: own.gsd_m for name, own in self.options.sensors.items() if own.gsd_m is not None}
+
+    @property
     def required(self) -> tuple[str, ...]:
         """Names of the sensors that are neither labels nor declared optional."""
         own = self.options.sensors

@@ -24,9 +24,9 @@ from gfm_pipeline.sensors import Display, SensorSpec, builtin_sensor
 from shard_builder.archives import ArchiveReader, MemberRef, item_error
 from shard_builder.config import BuildConfig
 from shard_builder.planned import PlannedRaster
-from shard_builder.rasters.images import load_rgb, load_tiff, tile_windows
+from shard_builder.rasters.images import tile_windows
 from shard_builder.rasters.raster import Decoded
-from shard_builder.rasters.tiff import read_header
+from shard_builder.rasters.scene import load_scene, read_scene_header
 from shard_builder.sources.base import SOURCES, InputView, Source
 from shard_builder.sources.shared.footprint import Align, Scene, aligned, overlap
 
@@ -86,7 +86,7 @@ class MDAS(Source):
 
     def load(self, planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Decoded:
         """Return a tile of a scene."""
-        return (load_rgb if spec.name == "rgb" else load_tiff)(planned, spec, files)
+        return load_scene(planned, spec, files, rgb=spec.name == "rgb")
 
     def _is_mine(self, name: str, view: InputView) -> bool:
         return view.kind(name) in ("zip", "folder") and (view.only is not None or bool(_ARCHIVE.match(name.lower())))
@@ -117,13 +117,13 @@ class MDAS(Source):
 
     def _plan_area(self, view: InputView, area: str, refs: dict[str, MemberRef]) -> None:
         order = [spec.name for spec in self.sensors if spec.name in refs]
-        scenes = {sensor: Scene((refs[sensor],), *read_header(refs[sensor], view.reader)) for sensor in order}
+        scenes = {sensor: Scene((refs[sensor],), *read_scene_header(refs[sensor], view.reader)[:3]) for sensor in order}
         home, *others = scenes.values()
         row, column, height, width = overlap(home, others)
         for down, right, *size in tile_windows(height, width, view.config):
             window = (row + down, column + right, size[0], size[1])
             for sensor, scene in scenes.items():
-                planned = aligned(window, home, scene, self.options.align, "average")
+                planned = aligned(window, home, scene, self.options.align, "mean")
                 view.add(f"{area}_r{window[0]}_c{window[1]}", sensor, planned, area=area)
 
 

@@ -6,10 +6,11 @@ memory. Tiles of `tile_px` start every `stride_px` pixels of the reference senso
 cover.
 
 Stated rules: with `align: grid` every sensor is brought to the reference sensor's pixels; one whose pixels are the same
-up to whole steps is cut without resampling, others are resampled by the rules of `rasters/resample.py`, class
-numbers always to the nearest. With `align: own` every sensor keeps its own pixels, and a tile is what covers the
-reference tile to half a pixel. Footprints that agree to half a pixel count as equal. Scenes without a georeference are
-taken to cover the same ground if none of their key has one.
+up to whole steps is cut without resampling, others are resampled by GDAL (see `rasters/resample.py`), class
+numbers to the nearest or the commonest. With `align: own` every sensor keeps its own pixels, and a tile is what covers
+the reference tile to half a pixel. Footprints that agree to half a pixel count as equal. Scenes without a georeference
+are taken to cover the same ground if none of their key has one; without a coordinate reference system their transforms
+are compared.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from gfm_pipeline.sensors import SensorSpec
 from shard_builder.archives import ArchiveReader, MemberRef, item_error
 from shard_builder.config import BuildConfig
 from shard_builder.planned import PlannedRaster, Resampling, Window
-from shard_builder.rasters.images import load_tiff, tile_windows
+from shard_builder.rasters.images import tile_windows
 from shard_builder.rasters.raster import Decoded
 from shard_builder.rasters.resample import resample
-from shard_builder.rasters.tiff import read_header
+from shard_builder.rasters.scene import load_scene, read_scene_header
 from shard_builder.sources.base import SOURCES, InputView, Source
 from shard_builder.sources.folder import patterns_of
 from shard_builder.sources.shared.cubes import Cube, is_cube
@@ -41,7 +42,7 @@ class SceneSensor(OwnSensor):
     """One sensor, and how it is brought to another one's pixels."""
 
     resampling: Resampling | None = None
-    """nearest, bilinear or average; when not given, nearest for labels and bilinear for images."""
+    """By GDAL's names; when not given, nearest for labels and bilinear for images."""
 
 
 class SceneOptions(StrictModel):
@@ -82,7 +83,7 @@ class Scenes(Source):
                 )
         for spec in self.sensors:
             how = own[spec.name].resampling
-            if spec.kind == "labels" and how not in (None, "nearest"):
+            if spec.kind == "labels" and how not in (None, "nearest", "mode"):
                 raise ConfigError(
                     f"options.sensors.{spec.name}.resampling is {how}, and means of class numbers are no classes. Set "
                     "it to nearest, or leave it out."
@@ -91,6 +92,11 @@ class Scenes(Source):
     @property
     def _optional(self) -> frozenset[str]:
         return frozenset(name for name, own in self.options.sensors.items() if own.optional)
+
+    @property
+    def stated_gsd_m(self) -> dict[str, float]:
+        """What the sensors of the options say of their pixels."""
+        return {name: own.gsd_m for name, own in self.options.sensors.items() if own.gsd_m is not None}
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -121,7 +127,7 @@ class Scenes(Source):
     def load(self, planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Decoded:
         """Return a tile of a scene."""
         if not is_cube(planned.files[0].member):
-            return load_tiff(planned, spec, files)
+            return load_scene(planned, spec, files)
         assert planned.window is not None
         cube: Cube = files.keep(spec.name, planned.files[0], lambda _: self._cube(planned.files, spec, files))
         return cube.read(planned.window) if planned.grid is None else resample(cube, planned, spec)
@@ -134,7 +140,7 @@ class Scenes(Source):
         spec = next(spec for spec in self.sensors if spec.name == found.sensor)
         dates = (iso_date(found.parts["date"]),) if "date" in found.parts else ()
         if not is_cube(found.refs[0].member):
-            return Scene(found.refs, *read_header(found.refs[0], files), dates)
+            return Scene(found.refs, *read_scene_header(found.refs[0], files)[:3], dates)
         refs = found.refs if found.refs[0].archive else found.refs[:1]  # a folder is listed where it is read
         cube = self._cube(refs, spec, files)
         sensor = self.options.sensors[found.sensor]

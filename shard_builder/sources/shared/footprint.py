@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from gfm_pipeline.errors import ItemError
 from shard_builder.archives import MemberRef
 from shard_builder.planned import Grid, PlannedRaster, Resampling, Window
-from shard_builder.rasters.georeference import Georeference, to_pixels
+from shard_builder.rasters.georeference import Affine, Georeference, same_crs, to_pixels
+from shard_builder.rasters.resample import mean_or_bilinear
 
 Align = Literal["grid", "own"]
 
@@ -40,8 +41,21 @@ class Scene:
 
     @property
     def place(self) -> Georeference:
-        """Its georeference; without one, all scenes of a key are taken to cover the same square."""
-        return self.georeference or Georeference("", (1 / self.width, 0, 0, 0, 1 / self.height, 0))
+        """Its georeference; without a grid, all scenes of a key are taken to cover the same square."""
+        if self.georeference is not None and self.georeference.transform is not None:
+            return self.georeference
+        return Georeference(None, (1 / self.width, 0, 0, 0, 1 / self.height, 0))
+
+    @property
+    def axes(self) -> Affine:
+        """The transform of its place."""
+        assert self.place.transform is not None
+        return self.place.transform
+
+    @property
+    def described(self) -> str:
+        """How messages say what its place is known by."""
+        return self.georeference.described if self.georeference else "no georeference"
 
 
 def overlap(home: Scene, others: Iterable[Scene]) -> Window:
@@ -50,9 +64,7 @@ def overlap(home: Scene, others: Iterable[Scene]) -> Window:
     Raises ItemError when there is none, and for scenes of which some have a georeference and some have not.
     """
     others = tuple(others)
-    odd = [scene.source_file for scene in (home, *others) if scene.georeference is None]
-    if odd and len(odd) <= len(others):
-        raise ItemError(f"{odd[0]} has no georeference, and other scenes of its place have one")
+    _check_comparable((home, *others))
     top, left, bottom, right = 0.0, 0.0, float(home.height), float(home.width)
     for other in others:
         rows, columns = _inner(other, home)
@@ -66,11 +78,42 @@ def overlap(home: Scene, others: Iterable[Scene]) -> Window:
     return row, column, height, width
 
 
-def aligned(window: Window, home: Scene, scene: Scene, align: Align, how: Resampling) -> PlannedRaster:
+def _check_comparable(scenes: tuple[Scene, ...]) -> None:
+    """Raise ItemError for scenes of which it is not known whether they lie over each other, or only that of some.
+
+    Without any georeference scenes of a key are taken to cover the same ground; without a coordinate reference system
+    their numbers are compared; ground control points are compared with themselves only.
+    """
+    home = scenes[0]
+    for scene in scenes[1:]:
+        first, second = home.georeference, scene.georeference
+        if (first is None) != (second is None):
+            odd = home if first is None else scene
+            raise ItemError(f"{odd.source_file} has no georeference, and other scenes of its place have one")
+        if first is None or second is None:
+            continue
+        if first.transform is None or second.transform is None:
+            if first != second or (home.height, home.width) != (scene.height, scene.width):
+                raise ItemError(
+                    f"{home.source_file} ({home.described}) and {scene.source_file} ({scene.described}) have no grids "
+                    "to compare. Bring them to one, e.g. gdalwarp -tps -t_srs EPSG:32633"
+                )
+        elif (first.crs is None) != (second.crs is None):
+            odd = home if first.crs is None else scene
+            raise ItemError(
+                f"{odd.source_file} has a transform and no usable coordinate reference system, and other scenes of its "
+                "place have one. Give it one, e.g. gdal_edit.py -a_srs EPSG:32633"
+            )
+
+
+def aligned(
+    window: Window, home: Scene, scene: Scene, align: Align, how: Resampling | Literal["mean"]
+) -> PlannedRaster:
     """Return what a sample gets of `scene` for a window of `home`.
 
-    "grid": in the pixels of `home`, resampled where those of `scene` are not the same up to whole steps. "own": its own
-    pixels. Raises ItemError where the two cannot be brought together.
+    "grid": in the pixels of `home`, resampled where those of `scene` are not the same up to whole steps; by "mean" is
+    average where `scene` is finer and bilinear where it is not. "own": its own pixels. Raises ItemError where the two
+    cannot be brought together.
     """
     if scene is home:
         return PlannedRaster(scene.refs, window, scene.dates)
@@ -85,15 +128,17 @@ def aligned(window: Window, home: Scene, scene: Scene, align: Align, how: Resamp
             f"{home.width}; without georeferences they cannot be brought to one grid. Set align=own"
         )
     grid = Grid(home.georeference, home.height, home.width)
+    if how == "mean":
+        how = mean_or_bilinear(grid, scene.place)
     return PlannedRaster(scene.refs, window, scene.dates, grid, how)
 
 
 def shifted(window: Window, home: Scene, other: Scene) -> Window | None:
     """Return the window of `other` whose pixels are those of a window of `home`, or None where the grids differ."""
-    a, b = home.place, other.place
-    pixel = math.hypot(a.transform[0], a.transform[3])
-    same_axes = all(math.isclose(a.transform[i], b.transform[i], rel_tol=0, abs_tol=1e-6 * pixel) for i in (0, 1, 3, 4))
-    if a.crs != b.crs or not same_axes:
+    a, b = home.axes, other.axes
+    pixel = math.hypot(a[0], a[3])
+    same_axes = all(math.isclose(a[i], b[i], rel_tol=0, abs_tol=1e-6 * pixel) for i in (0, 1, 3, 4))
+    if not same_crs(home.place.crs, other.place.crs) or not same_axes:
         return None
     row, column, height, width = window
     rows, columns = _to_pixels(np.array([row], float), np.array([column], float), home, other)
@@ -116,10 +161,10 @@ def scaled(window: Window, home: Scene, other: Scene) -> Window:
     )
     size = round(float(rows[1] - rows[0])), round(float(columns[2] - columns[0]))
     tilt = max(abs(rows[2] - rows[0]), abs(columns[1] - columns[0]))
-    if home.place.crs != other.place.crs or min(size) < 1 or tilt > SLACK:
+    if not same_crs(home.place.crs, other.place.crs) or min(size) < 1 or tilt > SLACK:
         raise ItemError(
-            f"{home.source_file} and {other.source_file} are in {home.place.crs or 'no'} and {other.place.crs or 'no'} "
-            "coordinates with axes that are not parallel: align=own cannot cut them, align=grid can"
+            f"{home.source_file} ({home.described}) and {other.source_file} ({other.described}) have axes "
+            "that are not parallel: align=own cannot cut them, align=grid can"
         )
     start = [
         min(max(0, round(float(begin))), length - extent)

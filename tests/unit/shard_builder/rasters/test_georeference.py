@@ -11,9 +11,13 @@ import numpy as np
 import pytest
 import tifffile
 
-from shard_builder.rasters.georeference import Georeference, read_georeference
+from shard_builder.archives import MemberRef
+from shard_builder.rasters.georeference import Georeference
+from shard_builder.rasters.outline import footprint as outline
+from shard_builder.rasters.tiff import read_georeference
 from tests.make.archives import tiff
 
+REF = MemberRef("", "folder", "x.tif", 1)
 KEYS = (1, 1, 0, 2, 1025, 0, 1, 1, 3072, 0, 1, 32632)
 SCALE, TIE = (10.0, 10.0, 0.0), (0.0, 0.0, 0.0, 600000.0, 5400000.0, 0.0)
 
@@ -22,8 +26,9 @@ def read(
     scale: tuple[float, ...] = SCALE, tie: tuple[float, ...] = TIE, keys: tuple[int, ...] = KEYS
 ) -> Georeference | None:
     tags: list[Any] = [(33550, 12, 3, scale, True), (33922, 12, len(tie), tie, True), (34735, 3, len(keys), keys, True)]
-    with tifffile.TiffFile(io.BytesIO(tiff(np.zeros((8, 8), np.uint8), extratags=tags))) as file:
-        return read_georeference(file.pages.first)
+    data = io.BytesIO(tiff(np.zeros((8, 8), np.uint8), extratags=tags))
+    with tifffile.TiffFile(data) as file:
+        return read_georeference(file.pages.first, data, REF)
 
 
 def test_scale_and_tie_point() -> None:
@@ -45,8 +50,15 @@ def test_a_window_moves_the_corner() -> None:
 
 
 @pytest.mark.parametrize("keys", [(1, 1, 0, 1, 1025, 0, 1, 1), (1, 1, 0, 2, 1025, 0, 1, 1, 3072, 0, 1, 32767)])
-def test_a_system_without_a_code_is_unknown(keys: tuple[int, ...]) -> None:
-    assert read(keys=keys) is None
+def test_a_transform_without_a_system_can_be_compared_and_has_no_place(keys: tuple[int, ...]) -> None:
+    found, apart = read(keys=keys), read(keys=keys, tie=(0.0, 0.0, 0.0, 630000.0, 5400000.0, 0.0))
+    assert found is not None
+    assert apart is not None
+    assert (found.crs, found.transform) == (None, (10.0, 0.0, 600000.0, 0.0, -10.0, 5400000.0))
+    assert outline(found, 8, 8) is None
+    assert found.gsd_m(8, 8) is None
+    assert found.lies_with((8, 8), found, (8, 8))
+    assert not found.lies_with((8, 8), apart, (8, 8))
 
 
 @pytest.mark.parametrize("bad", [math.inf, math.nan, 0.0])
@@ -57,13 +69,13 @@ def test_damaged_numbers_are_no_place(bad: float) -> None:
 def test_a_place_that_is_not_on_earth_has_no_footprint() -> None:
     away = read(tie=(0.0, 0.0, 0.0, 1e300, 1e300, 0.0))
     assert away is not None
-    assert away.footprint(8, 8) is None
-    assert Georeference("EPSG:1", (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)).footprint(8, 8) is None
+    assert outline(away, 8, 8) is None
+    assert outline(Georeference("EPSG:1", (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)), 8, 8) is None
 
 
 @pytest.mark.parametrize("step", [-0.1, 0.1])
 def test_footprints_are_counter_clockwise_whichever_way_rows_run(step: float) -> None:
-    footprint = Georeference("EPSG:4326", (0.1, 0.0, 10.0, 0.0, step, 50.0)).footprint(10, 20)
+    footprint = outline(Georeference("EPSG:4326", (0.1, 0.0, 10.0, 0.0, step, 50.0)), 10, 20)
     assert footprint is not None
     corners = {(x, y) for x in (10.0, 12.0) for y in (50.0, 50.0 + 10 * step)}
     assert {(round(x, 9), round(y, 9)) for x, y in footprint} == corners

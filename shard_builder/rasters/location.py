@@ -1,0 +1,118 @@
+"""Where a file says that its raster lies, in its tags or beside it. What it does not say is not guessed."""
+
+from __future__ import annotations
+
+import math
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from shard_builder.archives import MemberRef
+from shard_builder.rasters.gdal import gdal, open_dataset
+from shard_builder.rasters.georeference import Affine, Georeference, crs_text
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+RPC_POINTS = 5
+"""Points along a side that rational polynomials are read at."""
+LOCATION_TAGS = (33550, 33922, 34264, 34735, 50844)
+"""Of GeoTIFF, and of rational polynomials."""
+NO_SYSTEM = "transform without a usable coordinate reference system: location not known"
+BY_POINTS = "no grid: location by ground control points or rational polynomials"
+_PLAIN_KEYS = {
+    "KeyDirectoryVersion",
+    "KeyRevision",
+    "KeyRevisionMinor",
+    "GTModelTypeGeoKey",
+    "GTRasterTypeGeoKey",
+    "GTCitationGeoKey",
+    "GeogCitationGeoKey",
+    "GeogAngularUnitsGeoKey",
+    "ProjLinearUnitsGeoKey",
+    "ProjectedCSTypeGeoKey",
+    "ModelPixelScale",
+    "ModelTiepoint",
+}
+
+
+def read_georeference(page: Any, file: IO[bytes], ref: MemberRef) -> Georeference | None:
+    """Return where the first page of an opened TIFF lies, as GDAL reads it; None where it has no tags of a location.
+
+    The commonest tags, those of a UTM zone of WGS 84, are read without GDAL. Raises ItemError for tags that GDAL
+    refuses.
+    """
+    if not any(code in page.tags for code in LOCATION_TAGS):
+        return None
+    plain = plain_georeference(page)
+    if plain is not None:
+        return plain
+    with open_dataset(file, file.seek(0, 2), ref) as dataset:
+        return georeference_of(dataset)
+
+
+def plain_georeference(page: Any) -> Georeference | None:
+    """Return the georeference of a page in a UTM zone of WGS 84 with a scale and one tie point; None for any other."""
+    tags = page.geotiff_tags or {}
+    code, scale, tie = (tags.get(name) for name in ("ProjectedCSTypeGeoKey", "ModelPixelScale", "ModelTiepoint"))
+    kind, raster_type, unit = (tags.get(f"{name}GeoKey") for name in ("GTModelType", "GTRasterType", "ProjLinearUnits"))
+    if set(tags) - _PLAIN_KEYS or code is None or scale is None or tie is None or 50844 in page.tags:
+        return None
+    if any("=" in str(value) or "ESRI" in str(value) for name, value in tags.items() if "Citation" in name):
+        return None  # GDAL looks for definitions in there
+    known = 32601 <= int(code) <= 32660 or 32701 <= int(code) <= 32760
+    if not known or kind != 1 or raster_type not in (1, 2) or unit not in (None, 9001) or len(tie) != 6:
+        return None
+    column, row, _, x, y, _ = (float(value) for value in tie)
+    width, height = float(scale[0]), float(scale[1])
+    if not (0 < width < math.inf and 0 < height < math.inf and all(map(math.isfinite, (column, row, x, y)))):
+        return None
+    a, c, e, f = width, x - column * width, -height, y + row * height
+    transform: Affine = (a, 0.0, c, 0.0, e, f)
+    if raster_type == 2:  # coordinates are of pixel centres
+        transform = (a, 0.0, c - a * 0.5, 0.0, e, f - e * 0.5)
+    return Georeference(f"EPSG:{int(code)}", transform)
+
+
+def rules_of(place: Georeference | None) -> tuple[str, ...]:
+    """Return what is to be said of a georeference that is no plain one."""
+    if place is None or (place.transform is not None and place.crs is not None):
+        return ()
+    return (BY_POINTS,) if place.transform is None else (NO_SYSTEM,)
+
+
+def georeference_of(dataset: DatasetReader) -> Georeference | None:
+    """Return where a raster lies, as its file says: by a transform, else by ground control points, else by RPCs.
+
+    Of rational polynomials (RPCs) points at their mean height are taken. None where the file says nothing.
+    """
+    with gdal():
+        values = tuple(float(value) for value in dataset.transform[:6])
+        if not dataset.transform.is_identity:
+            a, b, c, d, e, f = values
+            if not all(map(math.isfinite, values)) or a * e == b * d:
+                return None  # damaged: no place, or no area
+            return Georeference(_crs(dataset.crs), (a, b, c, d, e, f))
+        points, crs = dataset.gcps
+        if len(points) > 2:
+            return Georeference(_crs(crs), None, tuple((p.row, p.col, p.x, p.y) for p in points))
+        return _by_polynomials(dataset.rpcs, dataset.height, dataset.width) if dataset.rpcs else None
+
+
+def _crs(crs: Any) -> str | None:
+    if not crs:
+        return None
+    code = crs.to_authority(confidence_threshold=100)
+    if code and code[0] in ("EPSG", "ESRI"):
+        return crs_text(":".join(code))
+    return crs_text(crs.to_wkt(version="WKT2_2019"))
+
+
+def _by_polynomials(rpcs: Any, height: int, width: int) -> Georeference:
+    from rasterio.transform import RPCTransformer
+
+    steps = np.linspace(0, 1, RPC_POINTS)
+    rows, columns = (axis.ravel().tolist() for axis in np.meshgrid(steps * height, steps * width, indexing="ij"))
+    with RPCTransformer(rpcs) as warp:
+        x, y = warp.xy(rows, columns, zs=[float(rpcs.height_off)] * len(rows), offset="ul")
+    return Georeference("EPSG:4326", None, tuple(zip(rows, columns, map(float, x), map(float, y), strict=True)))
