@@ -108,7 +108,7 @@ class SceneRaster:
 
     def read(self, window: Window) -> Decoded:
         """Return the part inside `window`; raise ItemError when it is damaged or more than may be decoded at once."""
-        from rasterio.windows import Window as Part
+        from rasterio.windows import Window as Area
 
         row, column, height, width = window
         if self.shape[0] * height * width > 4 * MAX_PIXELS:
@@ -116,7 +116,7 @@ class SceneRaster:
                 f"{self.ref.source_file} claims {self.shape[0]} x {height} x {width} pixels, at most {4 * MAX_PIXELS} "
                 "are decoded at once. Cut it to tiles."
             )
-        part = Part(column, row, width, height)
+        part = Area(column, row, width, height)
         try:
             with gdal():
                 raster: Raster = self._dataset.read(list(range(1, self.shape[0] + 1)), window=part)
