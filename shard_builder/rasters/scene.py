@@ -24,7 +24,7 @@ from shard_builder.rasters.location import georeference_of, rules_of
 from shard_builder.rasters.raster import Decoded, Facts, Nodata
 from shard_builder.rasters.resample import resample
 from shard_builder.rasters.tiff import MAX_SCENE_PIXELS, facts_of
-from shard_builder.rasters.tiff_page import MAX_PIXELS, MAX_SEGMENT_BYTES, RATIO
+from shard_builder.rasters.tiff_page import MAX_PIXELS, MAX_SEGMENT_BYTES, RATIO, Part
 
 MAX_BANDS = 2**13
 _SMALL_BLOCK = 2**24
