@@ -64,6 +64,7 @@ class SensorEncoder(nn.Module):
 
     def normalise(self, image_BCHW: Tensor, sensor: str) -> Tensor:
         """Return images in units as the encoder was trained to see them."""
+        self._check_sensor(sensor, image_BCHW)
         mean, std = self.get_buffer(f"mean_{sensor}"), self.get_buffer(f"std_{sensor}")
         if image_BCHW.ndim != 4 or image_BCHW.shape[1] != len(mean):
             raise ValueError(
@@ -101,10 +102,15 @@ class SensorEncoder(nn.Module):
         return [found.permute(0, 3, 1, 2).contiguous() for found in maps]
 
     def _tokens(self, image_BCHW: Tensor, sensor: str, normalise: bool) -> Tensor:
-        if sensor not in self.sensors:
-            raise ValueError(f"this encoder was loaded for {', '.join(self.sensors)}, not for {sensor}")
+        self._check_sensor(sensor, image_BCHW)
         image_BCHW = self.normalise(image_BCHW, sensor) if normalise else image_BCHW
         height, width = image_BCHW.shape[-2:]
         check_size(height, width, self._patch_px, len(self.encoder.layers), f"images of {sensor}")
         tokens_BhwD: Tensor = self.embeds[sensor](image_BCHW, None, self.mask_token_D)
         return tokens_BhwD
+
+    def _check_sensor(self, sensor: str, image_BCHW: Tensor) -> None:
+        if sensor not in self.sensors:
+            raise ValueError(f"this encoder was loaded for {', '.join(self.sensors)}, not for {sensor}")
+        if not isinstance(image_BCHW, Tensor):
+            raise TypeError(f"images of {sensor} are a {type(image_BCHW).__name__}, expected a tensor of torch")

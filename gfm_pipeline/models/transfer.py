@@ -44,13 +44,23 @@ class Transfer:
     """Of those, the ones that went into every expert of a layer."""
     unused: list[str]
     """Of parts that this model has of its own: embedding, head."""
+    windows: tuple[int, ...] = ()
+    """By stage, the windows that the position biases are read as of, where the file does not say which are right."""
 
     def __str__(self) -> str:
         """Say it in one line."""
         rooms = sorted({name.split(".")[0] for name in self.unused})
         return (
             f"encoder from {self.path}: {len(self.used)} tensors, {len(self.into_experts)} of them into every expert "
-            f"of a layer; {len(self.unused)} not needed ({', '.join(rooms) or 'none'})"
+            f"of a layer; {len(self.unused)} not needed ({', '.join(rooms) or 'none'})" + self._about_windows()
+        )
+
+    def _about_windows(self) -> str:
+        if not self.windows:
+            return ""
+        return (
+            f"; it does not say its windows, position biases are read as of {list(self.windows)}: set "
+            "model.encoder.pretrained_window where it was trained with others"
         )
 
 
@@ -61,7 +71,7 @@ def start_encoder(model: MsGFM, config: InitConfig, seed: int) -> Transfer:
     """
     path = Path(config.path)
     state = _timm_names(_read(path), path)
-    _check_windows(model, state, path)
+    windows = _check_windows(model, state, path)
     layers = {name.removeprefix("encoder."): layer for name, layer in model.moe_layers()}
     used, into_experts = [], []
     for name, parameter in model.encoder.named_parameters():
@@ -81,7 +91,8 @@ def start_encoder(model: MsGFM, config: InitConfig, seed: int) -> Transfer:
             f"{path} holds {len(strange)} tensors that this encoder has no place for (first: {strange[0]}). Set "
             "model.encoder.depths, embed_dim and num_heads to those of the file."
         )
-    return Transfer(path, used if config.experts == "copy" else [n for n in used if n in state], into_experts, unused)
+    used = used if config.experts == "copy" else [name for name in used if name in state]
+    return Transfer(path, used, into_experts, unused, windows)
 
 
 def _upcycle(
@@ -147,19 +158,21 @@ def _timm_names(state: dict[str, Any], path: Path) -> dict[str, Tensor]:
     return out
 
 
-def _check_windows(model: MsGFM, state: dict[str, Tensor], path: Path) -> None:
-    """Take the position tables out of `state`; where they tell of other windows, the configuration must, too."""
+def _check_windows(model: MsGFM, state: dict[str, Tensor], path: Path) -> tuple[int, ...]:
+    """Take the position tables out of `state`; where they tell of other windows, the configuration must, too.
+
+    Returns the windows that the biases are read as of where there are no tables, as in timm's own files.
+    """
     tables = {name: state.pop(name) for name in list(state) if name.endswith("relative_coords_table")}
-    windows = []
-    for stage, layer in enumerate(model.encoder.layers):
-        table = tables.get(f"layers.{stage}.blocks.0.attn.relative_coords_table")
-        if table is None:
-            return
-        attention: Any = layer.blocks[0].attn
-        read_as = attention.pretrained_window_size[0] or attention.window_size[0]
-        windows.append(((table.shape[1] + 1) // 2, read_as))
-    if any(stored != read_as for stored, read_as in windows):
+    attentions: list[Any] = [layer.blocks[0].attn for layer in model.encoder.layers]
+    read_as = tuple(one.pretrained_window_size[0] or one.window_size[0] for one in attentions)
+    found = [tables.get(f"layers.{stage}.blocks.0.attn.relative_coords_table") for stage in range(len(attentions))]
+    stored = [(table.shape[1] + 1) // 2 for table in found if table is not None]
+    if len(stored) < len(found):
+        return read_as
+    if stored != list(read_as):
         raise ConfigError(
-            f"{path} was trained with windows {[w for w, _ in windows]}, its position biases would be read as of "
-            f"{[w for _, w in windows]}. Set model.encoder.pretrained_window to {[w for w, _ in windows]}."
+            f"{path} was trained with windows {stored}, its position biases would be read as of {list(read_as)}. Set "
+            f"model.encoder.pretrained_window to {stored}."
         )
+    return ()

@@ -85,6 +85,15 @@ def test_a_number_beside_nodata_is_a_pixel(exported: Path) -> None:
     assert float(encoder.normalise(torch.full((1, 1, 32, 32), -1), "dsm").abs().max()) == 0
 
 
+def test_what_is_no_tensor_and_no_sensor_is_refused(exported: Path) -> None:
+    encoder = load_encoder(exported, ["dsm"])
+    with pytest.raises(TypeError, match="images of dsm are a ndarray, expected a tensor"):
+        encoder({"dsm": np.zeros((1, 1, 32, 32), np.float32)})  # type: ignore[dict-item]
+    for call in (encoder.forward_features, encoder.forward_intermediates, encoder.normalise):
+        with pytest.raises(ValueError, match="loaded for dsm, not for s2"):
+            call(torch.zeros(1, 13, 32, 32), "s2")
+
+
 def test_shapes_that_are_no_images_are_refused(exported: Path) -> None:
     encoder = load_encoder(exported, ["dsm"])
     for shape in ((1, 3, 1, 32, 32), (1, 32, 32), (1, 2, 32, 32), (32,)):

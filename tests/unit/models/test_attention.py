@@ -47,6 +47,16 @@ def test_fused_attention_equals_timms(image_px: int, window: int) -> None:
     agree(*results, rtol=2e-5)
 
 
+@pytest.mark.parametrize("size", [(32, 32), (64, 64), (48, 80), (16, 16)])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_fused_attention_follows_other_sizes_too(size: tuple[int, int], checkpointing: bool) -> None:
+    """Forward and backward, of images that the encoder was not built for."""
+    tokens = torch.randn(2, size[0] // 4, size[1] // 4, 16)
+    settings = {"window": 5, "activation_checkpointing": checkpointing}
+    fused, plain = (gradients(encoder(40, attention=kind, **settings), tokens) for kind in ("sdpa", "timm"))
+    agree(fused, plain, rtol=2e-5)
+
+
 def test_auto_is_timms_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the fused kernel ran")

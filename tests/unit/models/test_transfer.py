@@ -110,7 +110,13 @@ def test_tables_of_other_windows_must_be_in_the_configuration(swin: SwinTransfor
     start_encoder(model(), init, seed=0)
     with pytest.raises(ConfigError, match=r"Set model\.encoder\.pretrained_window to \[4, 4\]"):
         start_encoder(model(window=8, image_px=64), init, seed=0)
-    start_encoder(model(window=8, image_px=64, pretrained_window=(4, 4)), init, seed=0)
+    assert "are read as of" not in str(
+        start_encoder(model(window=8, image_px=64, pretrained_window=(4, 4)), init, seed=0)
+    )
+    state = {name: value for name, value in state.items() if not name.endswith("relative_coords_table")}
+    save_file(state, tmp_path / "timms.safetensors")
+    started = start_encoder(model(window=8, image_px=64), InitConfig(path=str(tmp_path / "timms.safetensors")), seed=0)
+    assert "it does not say its windows, position biases are read as of [8, 8]" in str(started)
 
 
 @pytest.mark.parametrize(
