@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gfm_pipeline.errors import CheckpointError, ConfigError, nearest
 from gfm_pipeline.export.extractor import SensorEncoder
-from gfm_pipeline.export.settings import Damaged, Settings, completed, model_settings, trained_windows
+from gfm_pipeline.export.settings import Damaged, Settings, anchors, completed, model_settings, trained_windows
 from gfm_pipeline.models.msgfm import MsGFM
 
 FORMAT = "gfm-model"
@@ -45,7 +45,6 @@ def load_pretrained(folder: str | Path, image_px: int | None = None) -> Pretrain
     """
     folder = Path(folder)
     config = read_config(folder)
-    model = build_model(config, image_px)
     path = folder / WEIGHTS_FILE
     try:
         with safe_open(path, framework="pt") as file:
@@ -57,7 +56,13 @@ def load_pretrained(folder: str | Path, image_px: int | None = None) -> Pretrain
         raise CheckpointError(
             f"{path} says it is {metadata['gfm']}, its {CONFIG_FILE} {FORMAT}-{VERSION}: they are not of one export."
         )
-    _check_keys(folder, dict(model.named_parameters()), tensors)
+    outline = anchors(config)  # before anything of the size that config.json names is made
+    _check_keys(folder, outline, {name: tensors[name] for name in outline.keys() & tensors.keys()})
+    try:
+        model = build_model(config, image_px)
+    except (RuntimeError, MemoryError) as error:
+        raise CheckpointError(f"{folder / CONFIG_FILE} describes no model that can be made here: {error}") from error
+    _check_keys(folder, {name: tuple(value.shape) for name, value in model.named_parameters()}, tensors)
     model.load_state_dict(tensors, strict=True)
     return Pretrained(model.eval(), config)
 
@@ -112,9 +117,9 @@ def build_model(config: dict[str, Any], image_px: int | None = None) -> MsGFM:
     return MsGFM(cast(Any, settings), cast(Any, sensors), size, seed=0)
 
 
-def _check_keys(folder: Path, expected: dict[str, Any], found: dict[str, Tensor]) -> None:
-    """Raise CheckpointError with a line for every parameter that does not fit."""
-    lines = [f"missing: {name} {list(expected[name].shape)}" for name in sorted(expected.keys() - found.keys())]
+def _check_keys(folder: Path, expected: dict[str, tuple[int, ...]], found: dict[str, Tensor]) -> None:
+    """Raise CheckpointError with a line for every parameter that does not fit; `expected` are shapes."""
+    lines = [f"missing: {name} {list(expected[name])}" for name in sorted(expected.keys() - found.keys())]
     lines += [f"unexpected: {name} {list(found[name].shape)}" for name in sorted(found.keys() - expected.keys())]
     lines += [
         f"another type: {name} holds {found[name].dtype}, expected numbers with fractions"
@@ -122,9 +127,9 @@ def _check_keys(folder: Path, expected: dict[str, Any], found: dict[str, Tensor]
         if not found[name].is_floating_point()
     ]
     lines += [
-        f"another shape: {name} is {list(found[name].shape)}, expected {list(expected[name].shape)}"
+        f"another shape: {name} is {list(found[name].shape)}, expected {list(expected[name])}"
         for name in sorted(expected.keys() & found.keys())
-        if found[name].shape != expected[name].shape
+        if found[name].shape != expected[name]
     ]
     if lines:
         raise CheckpointError(

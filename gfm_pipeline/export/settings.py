@@ -32,8 +32,8 @@ class Option:
     holds: Callable[[Any], bool]
 
 
-def _is_whole(value: Any, least: int = 1) -> bool:
-    return type(value) is int and least <= value <= LARGEST
+def _is_whole(value: Any, least: int = 1, most: int = LARGEST) -> bool:
+    return type(value) is int and least <= value <= most
 
 
 def _is_number(value: Any) -> bool:
@@ -50,8 +50,8 @@ def _are_blocks(value: Any) -> bool:
     )
 
 
-def _whole(default: int, least: int = 1) -> Option:
-    return Option(default, f"a whole number from {least} to {LARGEST}", lambda value: _is_whole(value, least))
+def _whole(default: int, least: int = 1, most: int = LARGEST) -> Option:
+    return Option(default, f"a whole number from {least} to {most}", lambda value: _is_whole(value, least, most))
 
 
 def _number(default: float) -> Option:
@@ -74,7 +74,7 @@ SECTIONS: dict[str, dict[str, Option]] = {
         "embed_dim": _whole(128),
         "depths": _wholes(2, 2, 18, 2),
         "num_heads": _wholes(4, 8, 16, 32),
-        "window": _whole(12),
+        "window": _whole(12, most=256),
         "mlp_ratio": _number(4.0),
         "drop_path": _number(0.0),
         "attention": _choice("auto", "sdpa", "timm"),
@@ -121,7 +121,7 @@ def completed(config: dict[str, Any]) -> dict[str, Any]:
     stages = len(encoder["depths"])
     encoder["stride_px"] = encoder["patch_px"] * 2 ** (stages - 1)
     encoder["num_features"] = encoder["embed_dim"] * 2 ** (stages - 1)
-    if not _is_whole(config.get("image_px")) or config["image_px"] % encoder["stride_px"]:
+    if not _is_whole(config.get("image_px"), most=16384) or config["image_px"] % encoder["stride_px"]:
         raise Damaged(
             f"image_px is {config.get('image_px')!r}, expected a multiple of {encoder['stride_px']}, the stride"
         )
@@ -134,6 +134,25 @@ def trained_windows(config: dict[str, Any]) -> tuple[int, ...]:
     encoder = config["model"]["encoder"]
     sides = [config["image_px"] // (encoder["patch_px"] * 2**stage) for stage in range(len(encoder["depths"]))]
     return tuple(encoder["pretrained_window"]) or tuple(min(encoder["window"], side) for side in sides)
+
+
+def anchors(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return shapes of some parameters by name; all sizes of the model but window and image follow from them."""
+    encoder, moe = config["model"]["encoder"], config["model"]["moe"]
+    found: dict[str, tuple[int, ...]] = {"mask_token_D": (encoder["embed_dim"],)}
+    for stage, depth in enumerate(encoder["depths"]):
+        dim, path = encoder["embed_dim"] * 2**stage, f"encoder.layers.{stage}.blocks"
+        found[f"{path}.{depth - 1}.attn.proj.weight"] = (dim, dim)
+        sparse = moe["blocks"].get(str(stage + 1), []) if moe["num_experts"] > 1 else []
+        hidden = (int(dim * encoder["mlp_ratio"]),)
+        found[f"{path}.0.mlp.{'experts.0.' if 0 in sparse else ''}fc1.bias"] = hidden
+        for block in sparse[:1]:
+            found[f"{path}.{block}.mlp.experts.{moe['num_experts'] - 1}.fc1.bias"] = hidden
+    if config["model"]["embed"]["kind"] == "conv":
+        channels = config["model"]["embed"]["stem_channels"]
+        for name, spec in config["sensors"].items():
+            found[f"embeds.{name}.stem.weight"] = (channels, len(spec["bands"]), 3, 3)
+    return found
 
 
 def model_settings(config: dict[str, Any], pretrained_window: tuple[int, ...]) -> Settings:

@@ -196,8 +196,37 @@ def test_weights_of_another_model_are_named(exported: Path, tmp_path: Path) -> N
     save_file(tensors | {"mask_token_D": torch.zeros(8, dtype=torch.int32)}, folder / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"another type: mask_token_D holds torch\.int32"):
         load_pretrained(folder)
-    folder = changed(exported, tmp_path / "n", put("model", "encoder", "depths", value=[2, 3]))
-    with pytest.raises(CheckpointError, match=r"missing: encoder\.layers\.1\.blocks\.2\."):
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (put("model", "encoder", "depths", value=[2, 3]), r"missing: encoder\.layers\.1\.blocks\.2\."),
+        (put("model", "encoder", "depths", value=[2, 65536]), r"missing: encoder\.layers\.1\.blocks\.65535\."),
+        (
+            put("model", "encoder", "embed_dim", value=65536),
+            r"another shape: mask_token_D is \[8\], expected \[65536\]",
+        ),
+        (
+            put("model", "encoder", "mlp_ratio", value=1e9),
+            r"another shape: encoder\.layers\.0\.blocks\.0\.mlp\.fc1\.bias",
+        ),
+        (put("model", "embed", "stem_channels", value=65536), r"another shape: embeds\.dsm\.stem\.weight"),
+        (put("model", "embed", "kind", value="linear"), r"unexpected: embeds\.dsm\.stem\.bias"),
+        (
+            put("model", "moe", "num_experts", value=65536),
+            r"missing: encoder\.layers\.1\.blocks\.1\.mlp\.experts\.65535\.",
+        ),
+        (put("model", "moe", "num_experts", value=1), r"unexpected: encoder\.layers\.1\.blocks\.1\.mlp\.experts\.0\."),
+        (put("model", "moe", "blocks", value={"2": [0]}), r"missing: encoder\.layers\.1\.blocks\.0\.mlp\.experts"),
+        (put("model", "moe", "blocks", value={}), r"missing: encoder\.layers\.1\.blocks\.1\.mlp\.fc1\.bias"),
+    ],
+)
+def test_weights_of_other_sizes_are_named_before_any_of_those_is_made(
+    exported: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    folder = changed(exported, tmp_path / "m", change)
+    with pytest.raises(CheckpointError, match=message):
         load_pretrained(folder)
 
 
