@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from shard_builder.rasters.georeference import Georeference
+from shard_builder.sources.shared.cube_limits import check_table
 
 MAX_BANDS = 4096
 """An axis with more positions has no names that are read."""
@@ -33,6 +34,7 @@ def band_names_of(group: Any, array: Any, axis: int) -> tuple[str, ...]:
         return ()
     if coordinate.dtype.kind not in "SOUT":
         return ()
+    check_table(coordinate, "the coordinate of the bands")
     values = np.asarray(coordinate[()]).tolist()
     if not all(isinstance(value, bytes | str) for value in values):
         return ()
@@ -51,6 +53,7 @@ def _axis(group: Any, name: str, length: int) -> tuple[float, float] | None:
     """Return (first centre, step) of an even coordinate axis."""
     if name not in group or getattr(group[name], "shape", None) != (length,) or length < 2:
         return None
+    check_table(group[name], name)
     values = np.asarray(group[name][()], dtype=np.float64)
     step = (values[-1] - values[0]) / (length - 1)
     even = np.isfinite(step) and step != 0 and np.allclose(np.diff(values), step, rtol=1e-3, atol=0)

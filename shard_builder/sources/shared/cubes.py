@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gfm_pipeline.errors import ItemError
 from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.shards.codec import Raster
-from shard_builder.archives import ArchiveReader, MemberRef
+from shard_builder.archives import ArchiveReader, MemberRef, item_error
 from shard_builder.planned import Window
 from shard_builder.rasters.georeference import Georeference
 from shard_builder.rasters.raster import Decoded, Facts, Scaling
@@ -20,13 +20,12 @@ from shard_builder.rasters.tiff_page import MAX_PIXELS
 from shard_builder.sources.shared.cf import band_names_of, grid_of
 from shard_builder.sources.shared.cf_time import read_dates
 from shard_builder.sources.shared.cf_values import CfValues, read_values, with_sign
+from shard_builder.sources.shared.cube_limits import check_array, check_lookups, check_table
 from shard_builder.sources.shared.npy import native
 from shard_builder.sources.shared.sensor import OwnSensor
 from shard_builder.sources.shared.zarr_store import is_zarr, open_zarr
 
 HDF5_EXTENSIONS = (".h5", ".hdf5", ".he5", ".nc", ".nc4")
-MAX_CHUNK_BYTES = 2**30
-"""A chunk is decoded as a whole, however small a window of it is wanted."""
 _AXES = {2: "HW", 3: "CHW", 4: "TCHW"}
 
 
@@ -109,7 +108,11 @@ class Cube:
 
     def dates(self, path: str) -> tuple[str, ...]:
         """Return the dates of the time steps from the array `path`; raise ItemError when they are not as many."""
-        dates = read_dates(_array(self._root, path, self._where, text=True), f"{self._where}: {path!r}")
+        where = f"{self._where}: {path!r}"
+        try:
+            dates = read_dates(_array(self._root, path, self._where, text=True), where)
+        except Exception as error:  # numbers that are no dates, text that is no text
+            raise item_error(error, where) from error
         if len(dates) != (self.steps or 1):
             raise ItemError(f"{self._where}: {path!r} has {len(dates)} dates for {self.steps or 1} time steps.")
         return dates
@@ -126,6 +129,10 @@ class Cube:
             raise ItemError(f"{self._where} claims {self.steps or 1} x {self.shape} pixels: refused.")
         slices = {"H": slice(row, row + height), "W": slice(column, column + width)}
         chosen = tuple(slices.get(letter, slice(None)) for letter in self._axes)
+        sizes = {"H": height, "W": width}
+        lengths = tuple(sizes.get(letter, n) for letter, n in zip(self._axes, self._arrays[0].shape, strict=True))
+        for array in self._arrays:
+            check_lookups(array, lengths, self._where)
         try:
             parts = [
                 arrange(with_sign(array, np.asarray(array[chosen])), self._axes, self._where) for array in self._arrays
@@ -181,9 +188,10 @@ def _array(root: Any, path: str, where: str, text: bool = False) -> Any:
         raise ItemError(f"{where}: {path or 'its top'!r} is no array; it holds {_names(node)}. Set dataset to one.")
     if type(node).__module__.startswith("h5py") and (node.external or node.is_virtual):
         raise ItemError(f"{where}: {path!r} keeps its pixels in other files: refused.")
-    chunk = math.prod(getattr(node, "chunks", None) or (0,)) * node.dtype.itemsize
-    if chunk > MAX_CHUNK_BYTES:
-        raise ItemError(f"{where}: {path!r} claims chunks of {chunk} bytes, at most {MAX_CHUNK_BYTES} are decoded.")
+    (check_table if text else check_array)(node, f"{where}: {path!r}")
+    limits = getattr(getattr(node, "store", None), "chunk_bytes", None)
+    if limits is not None:  # zarr, whose decompressors allocate whatever a chunk says
+        limits[f"{node.path}/" if node.path else ""] = math.prod(node.chunks) * node.dtype.itemsize
     if node.dtype.kind not in ("SOUMmif" if text else "buif"):
         raise ItemError(f"{where}: {path!r} holds {node.dtype} values, expected numbers.")
     return node

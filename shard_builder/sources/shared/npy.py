@@ -22,12 +22,16 @@ def decode_npy(data: bytes, ref: MemberRef) -> Raster:
     stream = io.BytesIO(data)
     try:
         version = npy_format.read_magic(stream)
+        if version not in ((1, 0), (2, 0), (3, 0)):
+            raise ValueError(f"it has the version {version}, known are 1.0, 2.0 and 3.0")
         read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
         shape, by_column, dtype = read_header(stream)
     except Exception as error:  # a damaged header raises types of several modules
         raise ItemError(f"{ref.source_file} is no .npy file: {' '.join(str(error).split())[:200]}.") from error
     if dtype.kind not in "buif":
         raise ItemError(f"{ref.source_file} holds {dtype} values, expected numbers; pickled arrays are not read.")
+    if any(length < 0 for length in shape):
+        raise ItemError(f"{ref.source_file} claims the shape {shape}.")
     held = len(data) - stream.tell()
     if math.prod(shape) * dtype.itemsize != held:
         raise ItemError(f"{ref.source_file} claims {shape} of {dtype} and holds {held} bytes of them.")

@@ -6,8 +6,10 @@ import json
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, TypeGuard
 
+from gfm_pipeline.config import load_json
 from gfm_pipeline.errors import ConfigError, ItemError
 from shard_builder.archives import ArchiveReader, MemberRef, is_litter
+from shard_builder.sources.shared.packed_size import unpacks_to_more
 
 METADATA = (".zarray", ".zgroup", ".zattrs", ".zmetadata", "zarr.json")
 
@@ -66,7 +68,7 @@ def _checked(name: str, data: bytes, ref: MemberRef) -> bytes:
     if name.rpartition("/")[2] not in METADATA:
         return data
     try:
-        plain = json.dumps(json.loads(data))  # escapes undone
+        plain = json.dumps(load_json(data, constants=True))  # escapes undone
     except ValueError as error:
         raise ItemError(f"{ref.source_file} is no JSON: {error}.") from error
     if 'pickle"' in plain.lower():
@@ -87,6 +89,8 @@ def _store(members: dict[str, MemberRef], files: ArchiveReader) -> Any:
 
         def __init__(self) -> None:
             super().__init__(read_only=True)
+            self.chunk_bytes: dict[str, int] = {}
+            """By the path of an array, the bytes of one of its chunks."""
 
         def __eq__(self, other: object) -> bool:
             return self is other
@@ -101,7 +105,15 @@ def _store(members: dict[str, MemberRef], files: ArchiveReader) -> Any:
                 data = data[byte_range.offset :]
             elif isinstance(byte_range, SuffixByteRequest):
                 data = data[-byte_range.suffix :]
+            self._check_chunk(key, data)
             return prototype.buffer.from_bytes(data)
+
+        def _check_chunk(self, key: str, data: bytes) -> None:
+            most = max((size for path, size in self.chunk_bytes.items() if key.startswith(path)), default=None)
+            if most is not None and key.rpartition("/")[2] not in METADATA and unpacks_to_more(data, most):
+                raise ItemError(
+                    f"{members[key].source_file} unpacks to more than the {most} bytes of a chunk: refused."
+                )
 
         async def get_partial_values(self, prototype: Any, key_ranges: Iterable[Any]) -> list[Any]:
             return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
