@@ -3,12 +3,13 @@
 Nothing is assumed of the layout. `options.sensors` names each sensor, the pattern of its files and what is in them;
 files whose patterns give the same key become one sample. Read are TIFF, PNG and JPEG images, .npy arrays (never
 pickled ones), and arrays in HDF5, NetCDF 4 and zarr files (zipped or folders), loose or inside zip and tar archives,
-which count as if they were unpacked where they lie. Scale factors of NetCDF are not applied: pixels stay as they are.
+which count as if they were unpacked where they lie. The mask of an image may lie beside it, as x.tif.msk.
 
 Stated rules: bands in files of their own are stacked in the order of the sensor's bands, a coarser band repeated by an
-exact factor; dates in files of their own become a series, earliest first; float16 becomes float32; an alpha channel
-beside three 8-bit bands is dropped. With `tile_px` images are cut to tiles, by the rules of `shared/tiling.py`. See
-docs/your-own-data.md.
+exact factor; dates in files of their own become a series, earliest first, and so do the images of one file with `axes`
+of T; float16 becomes float32; an alpha channel beside the bands is a mask. Scaled integers become values where the
+sensor is floating point, else they stay as they are. With `tile_px` images are cut to tiles, by the rules of
+`shared/tiling.py`. See docs/your-own-data.md.
 """
 
 from __future__ import annotations
@@ -16,23 +17,24 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from gfm_pipeline.config import StrictModel
-from gfm_pipeline.errors import ArchiveError, ConfigError, nearest
+from gfm_pipeline.errors import ArchiveError, ConfigError, ItemError, nearest
 from gfm_pipeline.sensors import SensorSpec
 from shard_builder.archives import ArchiveReader, MemberRef, item_error
 from shard_builder.config import BuildConfig
 from shard_builder.planned import PlannedRaster
 from shard_builder.rasters.band_names import in_declared_order
-from shard_builder.rasters.images import read_size
+from shard_builder.rasters.images import decode_tiff, read_size
 from shard_builder.rasters.raster import Decoded
 from shard_builder.sources.base import SOURCES, InputView, Source, strange_keys
 from shard_builder.sources.shared.cubes import Cube, arrange, is_cube
 from shard_builder.sources.shared.group import Gathered, Part, trouble_of
-from shard_builder.sources.shared.image import decode_image
+from shard_builder.sources.shared.image import as_series, decode_image
 from shard_builder.sources.shared.npy import decode_npy
-from shard_builder.sources.shared.own_files import FoundFile, find_files
+from shard_builder.sources.shared.own_files import MASK, FoundFile, find_files
 from shard_builder.sources.shared.patterns import RESERVED, FilePattern, iso_date, key_of
 from shard_builder.sources.shared.sensor import OwnSensor, specs_of
 from shard_builder.sources.shared.stacking import load_stack
@@ -95,7 +97,8 @@ class Folder(Source):
         gathered, tiles = Gathered(), Tiles()
         try:
             optional = [name for name, own in self.options.sensors.items() if own.optional]
-            for found in find_files(view, self.patterns, self.options.archives, optional):
+            single = [name for name, pattern in self.patterns.items() if not pattern.names & set(RESERVED)]
+            for found in find_files(view, self.patterns, self.options.archives, optional, single):
                 self._plan(view, found, gathered, tiles)
             bands = {spec.name: spec.bands for spec in self.sensors}
             for key, sensor, parts, labels in gathered.rasters(bands):
@@ -125,11 +128,24 @@ class Folder(Source):
         if self._is_cube(planned, spec.name):
             return load_cube(planned.files, spec, sensor, files)  # a zarr folder is many files
         bands = spec.bands if "band" in names else ()
+        if len(planned.files) == 2 and planned.files[1].member.endswith(MASK):
+            return self._masked(planned, spec, files)
         if bands:
             return load_stack(planned, bands, lambda ref: _load_file(ref, spec, sensor, files))
         return load_stack(
             planned, (), lambda ref: in_declared_order(_load_file(ref, spec, sensor, files), spec, ref.source_file)
         )
+
+    def _masked(self, planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Decoded:
+        """Return an image with the mask that lies in a file beside it."""
+        image, mask = planned.files
+        decoded = self._whole(replace(planned, files=(image,)), spec, files)
+        valid = decode_tiff(files.read(mask), mask).raster != 0
+        if valid.shape[-2:] != decoded.raster.shape[-2:] or len(valid) not in (1, decoded.raster.shape[-3]):
+            raise ItemError(
+                f"{mask.source_file} has the shape {valid.shape}, expected a mask of {decoded.raster.shape}."
+            )
+        return replace(decoded, mask=valid if decoded.mask is None else valid & decoded.mask, original=None)
 
     def _plan(self, view: InputView, found: FoundFile, gathered: Gathered, tiles: Tiles) -> None:
         key = key_of(self.options.key.format(**found.parts), self.room)
@@ -265,4 +281,5 @@ def _load_file(ref: MemberRef, spec: SensorSpec, sensor: OwnSensor, files: Archi
         return load_cube((ref,), spec, sensor, files)
     if ref.member.lower().endswith(".npy"):
         return Decoded(arrange(decode_npy(files.read(ref), ref), sensor.axes, ref.source_file))
-    return decode_image(files.read(ref), ref, spec)
+    decoded = decode_image(files.read(ref), ref, spec)
+    return as_series(decoded, sensor.axes) if sensor.axes and "T" in sensor.axes else decoded

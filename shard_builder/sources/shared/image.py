@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import imagecodecs
 import numpy as np
@@ -36,6 +37,20 @@ def decode_image(data: bytes, ref: MemberRef, spec: SensorSpec) -> Decoded:
     image = image[..., None] if image.ndim == 2 else image
     alpha = image.shape[2] - 1 if kind == "png" and image.shape[2] in (2, 4) else None
     return Decoded(np.ascontiguousarray(image.transpose(2, 0, 1)), Facts(alpha=alpha), None, mask)
+
+
+def as_series(decoded: Decoded, axes: str) -> Decoded:
+    """Return the images (pages) of a file as dates [T,C,H,W]; with axes that have no C, every band as one."""
+    raster, facts = decoded.raster, decoded.facts
+    steps = facts.pages if "C" in axes else len(raster)
+    bands = len(raster) // steps
+    mask = decoded.mask
+    if mask is not None and mask.ndim == 3 and len(mask) == len(raster):
+        mask = mask.reshape(steps, bands, *mask.shape[1:])
+    nodata = facts.nodata[:bands] if len(facts.nodata) == len(raster) else facts.nodata
+    scaling = facts.scaling if facts.scaling is None or len(facts.scaling.scales) <= bands else None
+    facts = replace(facts, nodata=nodata, pages=1, bands=facts.bands[:bands], scaling=scaling)
+    return Decoded(raster.reshape(steps, bands, *raster.shape[1:]), facts, None, mask)
 
 
 def _png(data: bytes) -> tuple[Raster, NDArray[np.bool_] | None]:

@@ -11,6 +11,9 @@ from shard_builder.sources.base import InputView
 from shard_builder.sources.shared.patterns import FilePattern
 from shard_builder.sources.shared.zarr_store import zarr_folder
 
+MASK = ".msk"
+"""What GDAL adds to the name of an image for the file of its mask."""
+
 
 class FoundFile(NamedTuple):
     """A file that fits a sensor's pattern."""
@@ -19,24 +22,31 @@ class FoundFile(NamedTuple):
     parts: dict[str, str]
     """What the named parts of the pattern stand for."""
     refs: tuple[MemberRef, ...]
-    """The file; for a zarr folder the files in it."""
+    """The file, and perhaps its mask; for a zarr folder the files in it."""
 
 
 def find_files(
-    view: InputView, patterns: Mapping[str, FilePattern], archives: bool, optional: Collection[str] = ()
+    view: InputView,
+    patterns: Mapping[str, FilePattern],
+    archives: bool,
+    optional: Collection[str] = (),
+    masked: Collection[str] = (),
 ) -> Iterator[FoundFile]:
     """Yield the files that fit the pattern of a sensor, in the order of the input, and take note of all others.
 
     A file may fit the patterns of several sensors. Raises ArchiveError when no file fits a pattern; where that is one
-    of the `optional` sensors, others being found, the report says so.
+    of the `optional` sensors, others being found, the report says so. The mask beside an image (GDAL's x.tif.msk, which
+    follows x.tif in the listing) is its second file for the `masked` sensors.
     """
     matched: set[str] = set()
     example = ""
-    for top, path, refs in _items(_all(view, patterns, archives)):
+    for top, path, refs, masks in _with_masks(_items(_all(view, patterns, archives))):
         found = [(sensor, parts) for sensor, pattern in patterns.items() if (parts := pattern.match(path)) is not None]
         for sensor, parts in found:
             matched.add(sensor)
-            yield FoundFile(sensor, parts, refs)
+            yield FoundFile(sensor, parts, (*refs, *masks) if sensor in masked else refs)
+        if masks and not any(sensor in masked for sensor, _ in found):
+            view.ignore(top or ".", "masks beside images (.msk), not read here: put them into the images", len(masks))
         if not found:
             example = example or path
             view.ignore(top or ".", "fits the pattern of no sensor", len(refs))
@@ -105,3 +115,20 @@ def _items(files: Iterable[tuple[str, str, MemberRef]]) -> Iterator[tuple[str, s
             refs.append(ref)
     if held is not None:
         yield (*held, tuple(refs))
+
+
+def _with_masks(
+    items: Iterable[tuple[str, str, tuple[MemberRef, ...]]],
+) -> Iterator[tuple[str, str, tuple[MemberRef, ...], tuple[MemberRef, ...]]]:
+    """Yield the items, each with the mask file that follows it."""
+    held: tuple[str, str, tuple[MemberRef, ...]] | None = None
+    for item in items:
+        if held is not None and item[:2] == (held[0], held[1] + MASK):
+            yield (*held, item[2])
+            held = None
+            continue
+        if held is not None:
+            yield (*held, ())
+        held = item
+    if held is not None:
+        yield (*held, ())

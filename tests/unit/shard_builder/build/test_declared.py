@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+import tifffile
 
 from gfm_pipeline.errors import ItemError
 from gfm_pipeline.shards.manifest import Manifest
@@ -15,7 +17,7 @@ from shard_builder.build.build import build_collection, build_share, merge_colle
 from shard_builder.build.forecast import forecast
 from shard_builder.config import BuildConfig
 from tests.contracts.test_sources import read_with_public_libraries
-from tests.make.archives import tiff
+from tests.make.archives import tar_gz, tiff, zipped
 
 SENSOR = {"files": "{key}.tif", "bands": ["v"], "dtype": "uint16", "units": "1"}
 
@@ -124,3 +126,47 @@ def test_units_say_that_a_scale_was_not_applied(tmp_path: Path) -> None:
     applied = build(tmp_path, out="two", sensor=sensor | {"dtype": "float32"})
     assert applied.sensors["x"].units == "K"
     assert applied.statistics["x"][0].mean == pytest.approx(293.15, rel=1e-6)
+
+
+@pytest.mark.parametrize("archive", ["", "a.zip", "a.tar.gz"])
+def test_a_mask_beside_the_image(archive: str, tmp_path: Path) -> None:
+    mask = np.full((8, 8), 255, np.uint8)
+    mask[:4] = 0
+    files = {"k1.tif": tiff(image()), "k1.tif.msk": tiff(mask), "k2.tif": tiff(image())}
+    (tmp_path / "in").mkdir()
+    if archive:
+        (zipped if archive == "a.zip" else tar_gz)(tmp_path / "in" / archive, files)
+    else:
+        for name, data in files.items():
+            (tmp_path / "in" / name).write_bytes(data)
+    options = {"sensors": {"x": SENSOR}, "archives": bool(archive)}
+    raw = BuildConfig(
+        source="folder",
+        input=str(tmp_path / "in"),
+        output=str(tmp_path / "out"),
+        options=options,
+        sensors={"x": {"nodata": 0}},
+    )
+    manifest = build_collection(raw, "build", lambda _: None).manifest
+    assert manifest is not None
+    assert manifest.counts["rule: x: masked pixels set to nodata"] == 1
+    samples = stored(tmp_path)
+    assert not samples["k1"][0][0, :4].any()
+    np.testing.assert_array_equal(samples["k1"][0][0, 4:], image()[4:])
+    assert samples["k1"][1]["nodata_share"] == 0.5
+    assert samples["k2"][1]["nodata_share"] == 0
+
+
+@pytest.mark.parametrize(("axes", "bands"), [("TCHW", 2), ("THW", 1)])
+def test_images_of_one_file_are_dates_where_the_axes_say_so(axes: str, bands: int, tmp_path: Path) -> None:
+    steps = np.arange(6 * bands * 64, dtype=np.uint16).reshape(6, bands, 8, 8)
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as out:
+        for step in steps:
+            planar: dict[str, Any] = {"planarconfig": "contig"} if bands > 1 else {}
+            pixels = step.transpose(1, 2, 0) if bands > 1 else step[0]
+            out.write(pixels, photometric="minisblack", contiguous=False, metadata=None, **planar)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "k1.tif").write_bytes(buffer.getvalue())
+    build(tmp_path, sensor=SENSOR | {"axes": axes, "bands": ["a", "b"][:bands]})
+    np.testing.assert_array_equal(stored(tmp_path)["k1"][0], steps)
