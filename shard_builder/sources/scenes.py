@@ -1,9 +1,9 @@
 """Large scenes of anybody's, co-located by a key in their names, cut to tiles on a common grid.
 
 `options.sensors` names each sensor and the pattern of its scenes; scenes whose patterns give the same key lie over each
-other. Read are GeoTIFF, zarr (zipped or folders), HDF5 and NetCDF 4 scenes, by windows: a scene may be larger than
-memory. Tiles of `tile_px` start every `stride_px` pixels of the reference sensor, in the part that all scenes of a key
-cover.
+other. Read are GeoTIFF, JPEG 2000, zarr (zipped or folders), HDF5 and NetCDF 4 scenes, by windows: a scene may be
+larger than memory. A sensor may have a file for each band, and for each date, which then make a series. Tiles of
+`tile_px` start every `stride_px` pixels of the reference sensor, in the part that all scenes of a key cover.
 
 Stated rules: with `align: grid` every sensor is brought to the reference sensor's pixels; one whose pixels are the same
 up to whole steps is cut without resampling, others are resampled by GDAL (see `rasters/resample.py`), class
@@ -15,7 +15,10 @@ are compared.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
+
+from pydantic import TypeAdapter
 
 from gfm_pipeline.config import StrictModel
 from gfm_pipeline.errors import ConfigError, ItemError, nearest
@@ -23,19 +26,26 @@ from gfm_pipeline.sensors import SensorSpec
 from shard_builder.archives import ArchiveReader, MemberRef, item_error
 from shard_builder.config import BuildConfig
 from shard_builder.planned import PlannedRaster, Resampling, Window
+from shard_builder.rasters.band_names import in_declared_order
 from shard_builder.rasters.images import tile_windows
-from shard_builder.rasters.raster import Decoded
+from shard_builder.rasters.raster import Decoded, OpenRaster
 from shard_builder.rasters.resample import resample
-from shard_builder.rasters.scene import load_scene, read_scene_header
+from shard_builder.rasters.scene import SceneRaster, load_scene, read_scene_header
 from shard_builder.sources.base import SOURCES, InputView, Source
 from shard_builder.sources.folder import patterns_of
 from shard_builder.sources.shared.cubes import Cube, is_cube
 from shard_builder.sources.shared.footprint import Align, Scene, aligned, overlap
+from shard_builder.sources.shared.group import Gathered, Part, trouble_of
 from shard_builder.sources.shared.own_files import FoundFile, find_files
 from shard_builder.sources.shared.patterns import iso_date, key_of
+from shard_builder.sources.shared.scene_parts import cut, joined
 from shard_builder.sources.shared.sensor import OwnSensor, specs_of
+from shard_builder.sources.shared.stacking import load_stack
 
 TILE_SUFFIX = len("_r100000_c100000")
+OPEN_PARTS = 64
+"""Files of one sensor that are kept open, as tiles of a scene follow each other."""
+_SCENE = TypeAdapter(Scene)
 
 
 class SceneSensor(OwnSensor):
@@ -51,7 +61,8 @@ class SceneOptions(StrictModel):
     sensors: dict[str, SceneSensor]
     """By sensor name."""
     grid: str | None = None
-    """The sensor whose pixels count tiles and are the common grid; the first one when not given."""
+    """The sensor whose pixels count tiles and are the common grid. When not given, the first one, or where a place
+    lacks that and it is optional, the next."""
     align: Align = "grid"
     """grid: all sensors in the pixels of that one. own: every sensor in its own pixels."""
     key: str = "{key}"
@@ -73,14 +84,9 @@ class Scenes(Source):
         own = self.options.sensors
         self.sensors = specs_of(own, config.source)
         self.patterns = patterns_of(dict(own), self.sensors, self.options.key)
-        self.grid = self.options.grid or next(iter(own))
-        if self.grid not in own:
-            raise ConfigError(f"options.grid: no sensor is called '{self.grid}'. {nearest(self.grid, own)}")
-        for name, pattern in self.patterns.items():
-            if "band" in pattern.names:
-                raise ConfigError(
-                    f"options.sensors.{name}.files: scenes have all bands in one file; leave {{band}} out."
-                )
+        grid = self.options.grid
+        if grid is not None and grid not in own:
+            raise ConfigError(f"options.grid: no sensor is called '{grid}'. {nearest(grid, own)}")
         for spec in self.sensors:
             how = own[spec.name].resampling
             if spec.kind == "labels" and how not in (None, "nearest", "mode"):
@@ -105,32 +111,46 @@ class Scenes(Source):
         return tuple(s.name for s in self.sensors if s.kind == "image" and not own[s.name].optional)
 
     def scan(self, view: InputView) -> None:
-        """Plan the tiles of every place, row by row."""
-        places: dict[str, dict[str, Scene]] = {}
-        for found in find_files(view, self.patterns, self.options.archives, self._optional):
-            key = key_of(self.options.key.format(**found.parts), TILE_SUFFIX)
-            scenes = places.setdefault(key, {})
-            try:
-                if found.sensor in scenes:
-                    raise ItemError(f"duplicate of {scenes[found.sensor].source_file}")
-                scenes[found.sensor] = self._open(found, view.reader)
-            except Exception as error:
-                source_file = found.refs[0].source_file
-                view.reject(key, source_file, str(item_error(error, source_file)))
-        for key, scenes in places.items():
-            try:
-                self._plan(view, key, scenes)
-            except Exception as error:
-                files = next(iter(scenes.values())).source_file if scenes else key
-                view.reject(key, files, str(item_error(error, files)), len(scenes))
+        """Plan the tiles of every place, row by row, once all files of all places are known."""
+        gathered = Gathered()
+        try:
+            for found in find_files(view, self.patterns, self.options.archives, self._optional):
+                self._gather(view, found, gathered)
+            for key, parts in gathered.places({spec.name: spec.bands for spec in self.sensors}):
+                self._plan_place(view, key, parts)
+        finally:
+            gathered.close()
 
     def load(self, planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Decoded:
         """Return a tile of a scene."""
+        if self._in_parts(spec.name, planned.dates):
+            return self._load_parts(planned, spec, files)
         if not is_cube(planned.files[0].member):
             return load_scene(planned, spec, files)
         assert planned.window is not None
         cube: Cube = files.keep(spec.name, planned.files[0], lambda _: self._cube(planned.files, spec, files))
         return cube.read(planned.window) if planned.grid is None else resample(cube, planned, spec)
+
+    def _in_parts(self, sensor: str, dates: tuple[str, ...]) -> bool:
+        """Return whether a raster of a sensor is put together from files of a band or a date each."""
+        names = self.patterns[sensor].names
+        return "band" in names or ("date" in names and len(dates) > 1 and self.options.sensors[sensor].dates is None)
+
+    def _load_parts(self, planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Decoded:
+        """Return a tile [C,H,W] of files of a band each, or [T,C,H,W] of files of several dates."""
+        bands = spec.bands if "band" in self.patterns[spec.name].names else ()
+        slots = {ref: f"{spec.name}/{i % OPEN_PARTS}" for i, ref in enumerate(planned.files)}
+
+        def opened(ref: MemberRef) -> OpenRaster:
+            if is_cube(ref.member):
+                return self._cube((ref,), spec, files)
+            return SceneRaster(files.open(ref), ref.size, ref)
+
+        def one(ref: MemberRef) -> Decoded:
+            part = cut(files.keep(slots[ref], ref, opened), replace(planned, files=(ref,)), spec)
+            return part if bands else in_declared_order(part, spec, ref.source_file)
+
+        return load_stack(planned if len(planned.dates) > 1 else replace(planned, dates=()), bands, one)
 
     def _cube(self, refs: tuple[MemberRef, ...], spec: SensorSpec, files: ArchiveReader) -> Cube:
         return Cube(refs, spec, self.options.sensors[spec.name], files)
@@ -150,13 +170,64 @@ class Scenes(Source):
         finally:
             cube.close()
 
-    def _plan(self, view: InputView, key: str, scenes: dict[str, Scene]) -> None:
+    def _gather(self, view: InputView, found: FoundFile, gathered: Gathered) -> None:
+        key = key_of(self.options.key.format(**found.parts), TILE_SUFFIX)
+        try:
+            scene = self._open(found, view.reader)
+            several = "date" in found.parts and self.options.sensors[found.sensor].dates is None
+            date = scene.dates[0] if several and scene.dates else ""
+            part = Part(date, found.parts.get("band", ""), scene.refs, _SCENE.dump_json(scene))
+            known = gathered.add(key, found.sensor, part, {})
+            if known:
+                raise ItemError(f"duplicate of {known.source_file}")
+        except Exception as error:
+            source_file = found.refs[0].source_file
+            view.reject(key, source_file, str(item_error(error, source_file)))
+
+    def _plan_place(self, view: InputView, key: str, found: dict[str, list[Part]]) -> None:
+        scenes: dict[str, Scene] = {}
+        for sensor, parts in found.items():
+            try:
+                scenes[sensor] = self._joined(key, sensor, parts)
+            except Exception as error:
+                source_file = parts[0].refs[0].source_file
+                view.reject(key, source_file, str(item_error(error, source_file)), len(parts))
         if not scenes:
             return
-        if self.grid not in scenes:
-            raise ItemError(f"{key} has no {self.grid}, in whose pixels the tiles are cut")
-        home = scenes[self.grid]
-        row, column, height, width = overlap(home, [scene for scene in scenes.values() if scene is not home])
+        try:
+            self._plan(view, key, scenes)
+        except Exception as error:
+            source_file = next(iter(scenes.values())).source_file
+            members = sum(len(found[sensor]) for sensor in scenes)
+            view.reject(key, source_file, str(item_error(error, source_file)), members)
+
+    def _joined(self, key: str, sensor: str, parts: list[Part]) -> Scene:
+        """Return the scene of a sensor, if all files are there that it consists of."""
+        names = self.patterns[sensor].names
+        spec = next(spec for spec in self.sensors if spec.name == sensor)
+        several = "band" in names or len(parts) > 1
+        trouble = trouble_of(parts, spec.bands if "band" in names else ("",)) if several else None
+        if trouble:
+            raise ItemError(f"{sensor} of {key} {trouble}")
+        scenes = [_SCENE.validate_json(part.about) for part in parts]
+        return joined(scenes) if several else scenes[0]
+
+    def _home(self, key: str, scenes: dict[str, Scene]) -> Scene:
+        """Return the scene in whose pixels the tiles of a place are cut."""
+        if self.options.grid is None:
+            for name, own in self.options.sensors.items():
+                if name in scenes or not own.optional:
+                    break
+        else:
+            name = self.options.grid
+        if name not in scenes:
+            raise ItemError(f"{key} has no {name}, in whose pixels the tiles are cut")
+        return scenes[name]
+
+    def _plan(self, view: InputView, key: str, scenes: dict[str, Scene]) -> None:
+        home = self._home(key, scenes)
+        others = [part for scene in scenes.values() for part in scene.parts or (scene,) if part is not home]
+        row, column, height, width = overlap(home, others)
         for down, right, *size in tile_windows(height, width, view.config):
             window = (row + down, column + right, size[0], size[1])
             for sensor, scene in scenes.items():

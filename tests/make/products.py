@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,12 +45,13 @@ def raster_file(image: Raster, gsd: float, driver: str = "GTiff", names: tuple[s
     place = {"crs": CRS.from_epsg(32632), "transform": Affine(gsd, 0, 600000, 0, -gsd, 5400000)}
     lossless = {"QUALITY": "100", "REVERSIBLE": "YES", "YCBCR420": "NO"} if driver == "JP2OpenJPEG" else {}
     shape = {"count": count, "height": height, "width": width, "dtype": image.dtype}
-    with rasterio.MemoryFile() as memory:
-        with memory.open(driver=driver, **shape, **(place | lossless | profile)) as dataset:
+    with tempfile.TemporaryDirectory() as work:  # without the extension, JPEG 2000 would lose its place
+        path = Path(work) / ("image.jp2" if driver == "JP2OpenJPEG" else "image.tif")
+        with rasterio.open(path, "w", driver=driver, **shape, **(place | lossless | profile)) as dataset:
             dataset.write(image)
             if names:
                 dataset.descriptions = names
-        return bytes(memory.read())
+        return path.read_bytes()
 
 
 def landsat_c2(folder: Path, satellite: str = "LC08", date: str = "20200703", seed: int = 1) -> Product:

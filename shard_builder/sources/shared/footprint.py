@@ -33,6 +33,13 @@ class Scene:
     width: int
     georeference: Georeference | None
     dates: tuple[str, ...] = ()
+    parts: tuple[Scene, ...] = ()
+    """The files of bands or dates that it is put together from, a scene each; empty for a single file."""
+
+    @property
+    def grid(self) -> Georeference | None:
+        """Its georeference, where that is a grid."""
+        return self.georeference if self.georeference and self.georeference.transform is not None else None
 
     @property
     def source_file(self) -> str:
@@ -115,6 +122,8 @@ def aligned(
     average where `scene` is finer and bilinear where it is not. "own": its own pixels. Raises ItemError where the two
     cannot be brought together.
     """
+    if scene.parts:
+        return _in_parts(window, home, scene, align, how)
     if scene is home:
         return PlannedRaster(scene.refs, window, scene.dates)
     if align == "own":
@@ -131,6 +140,25 @@ def aligned(
     if how == "mean":
         how = mean_or_bilinear(grid, scene.place)
     return PlannedRaster(scene.refs, window, scene.dates, grid, how)
+
+
+def _in_parts(
+    window: Window, home: Scene, scene: Scene, align: Align, how: Resampling | Literal["mean"]
+) -> PlannedRaster:
+    """Return what a sample gets of a scene of several files: always by a grid, as each may have pixels of its own."""
+    if align == "own" and scene is not home:
+        window, home = scaled(window, home, scene), scene
+    if home.grid is None:
+        if (scene.height, scene.width) != (home.height, home.width):
+            raise ItemError(
+                f"{scene.source_file} is {scene.height} x {scene.width} px and {home.source_file} {home.height} x "
+                f"{home.width}; without georeferences they cannot be brought to one grid. Set align=own"
+            )
+        return PlannedRaster(scene.refs, window, scene.dates)
+    grid = Grid(home.grid, home.height, home.width)
+    return PlannedRaster(
+        scene.refs, window, scene.dates, grid, mean_or_bilinear(grid, scene.place) if how == "mean" else how
+    )
 
 
 def shifted(window: Window, home: Scene, other: Scene) -> Window | None:

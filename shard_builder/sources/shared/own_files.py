@@ -75,7 +75,11 @@ def _all(view: InputView, patterns: Mapping[str, FilePattern], archives: bool) -
             yield from ((name, ref.member, ref) for ref in view.open(name))
         elif kind == "folder":
             view.ignore(name, "fits the pattern of no sensor")
-    if view.only is None and any(not pattern.is_nested for pattern in patterns.values()):
+    files = [name for name in view.names() if view.kind(name) is None]
+    loosely = any(not pattern.is_nested for pattern in patterns.values()) or any(
+        _fits(name, patterns) for name in files
+    )
+    if view.only is None and loosely:
         loose = (ref for ref in view.open("") if "/" not in ref.member)
         yield from (
             ("", ref.member, ref)

@@ -119,7 +119,6 @@ def test_scenes_that_do_not_lie_over_each_other(place: tuple[int, ...], message:
 def test_settings_that_cannot_be(tmp_path: Path) -> None:
     for options, message in (
         ({"sensors": TWO, "grid": "c"}, r"options\.grid: no sensor is called 'c'"),
-        ({"sensors": {"a": {"files": "{key}_{band}.tif", **VALUE}}}, "all bands in one file"),
         ({"sensors": {"a": {**TWO["a"], "resampling": "sharper"}}}, "resampling"),
         ({"sensors": {"a": {**TWO["a"], "kind": "labels", "resampling": "average"}}}, "means of class numbers"),
     ):
