@@ -41,6 +41,8 @@ def check(path: Path, overrides: tuple[str, ...]) -> None:
             f"{name}: {found.samples} samples in {len(stream.shards)} shards, sensors {', '.join(stream.sensors)}; "
             f"an epoch takes {passes:.2f} passes"
         )
+        for sensor in config.data.streams[name].bands:
+            click.echo(f"  bands of {sensor}: {', '.join(mixture.sensors[sensor].bands)}")
         click.echo(f"  sub-batch of a lane: {stream.sub_batch} images, {stream.samples_per_step} samples")
         for loss in stream.left_out:
             why = f"without {', '.join(loss.missing)}" if loss.missing else "that do not pass the filter"

@@ -23,7 +23,9 @@ def evaluate(run_dir: Path, overrides: tuple[str, ...], untrained: bool, as_json
 
     found = evaluate_run(run_dir, overrides, untrained)
     if as_json:
-        click.echo(json.dumps(found))
+        from gfm_pipeline.train.track import finite
+
+        click.echo(json.dumps(finite(found), allow_nan=False))  # null for a mean of nothing, which JSON has no word for
         return
     click.echo(f"{run_dir}, after {found.pop('step') + 1} steps")
     for name, value in _leaves(found):

@@ -10,6 +10,7 @@ from typing_extensions import Self
 from gfm_pipeline.config import StrictModel
 from gfm_pipeline.config.names import BandName, SensorName
 from gfm_pipeline.errors import ConfigError, nearest
+from gfm_pipeline.sensors.bands import canonical_band
 
 Dtype = Literal["uint8", "int16", "uint16", "int32", "uint32", "float32", "float64"]
 
@@ -74,7 +75,10 @@ class SensorSpec(StrictModel):
         return bands
 
     def band_index(self, band: str) -> int:
-        """Return the position of `band` on the channel axis; raise ConfigError naming the valid ones."""
-        if band not in self.bands:
+        """Return the position of `band`, in any spelling, on the channel axis; raise ConfigError naming those there are."""
+        if band in self.bands:
+            return self.bands.index(band)
+        same = [index for index, name in enumerate(self.bands) if canonical_band(name) == canonical_band(band)]
+        if len(same) != 1:
             raise ConfigError(f"sensor {self.name} has no band '{band}'. {nearest(band, self.bands)}")
-        return self.bands.index(band)
+        return same[0]

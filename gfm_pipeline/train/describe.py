@@ -70,7 +70,12 @@ def _sensors(data: DataConfig) -> tuple[dict[str, tuple[tuple[str, ...], float, 
                     f"{error} Set data.streams.{name}.sensors and .sub_batch, or data.root."
                 ) from error
             streams[name] = (stream.sensors, stream.lr, stream.sub_batch)
-        return streams, {sensor: builtin_sensor(sensor) for sensors, _, _ in streams.values() for sensor in sensors}
+        specs = {sensor: builtin_sensor(sensor) for sensors, _, _ in streams.values() for sensor in sensors}
+        for stream in data.streams.values():
+            for sensor, bands in stream.bands.items():
+                if sensor in specs:
+                    specs[sensor] = specs[sensor].model_copy(update={"bands": bands})
+        return streams, specs
     told = {name: (s.sensors, data.streams[name].lr, s.sub_batch) for name, s in mixture.streams.items()}
     return told, mixture.sensors
 

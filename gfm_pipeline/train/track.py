@@ -98,7 +98,7 @@ class Tracking:
             return
         if table not in self._files:
             self._files[table] = (self._run_dir / f"{table}.jsonl").open("a", encoding="utf-8")
-        self._files[table].write(json.dumps(_finite(row), allow_nan=False) + "\n")
+        self._files[table].write(json.dumps(finite(row), allow_nan=False) + "\n")
         self._files[table].flush()
         numbers = dict(_flatten(row, "" if table == METRICS else table))
         for tracker in self._trackers:
@@ -153,12 +153,12 @@ def _drop_rows_from(path: Path, first_step: int) -> None:
     temporary.replace(path)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Return the tree with null for numbers that JSON has no word for."""
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

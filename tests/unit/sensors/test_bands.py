@@ -74,3 +74,13 @@ def test_what_is_missing_or_could_be_several_is_named() -> None:
 
 def test_kinds_of_names_are_told_apart() -> None:
     assert [vocabulary(name) for name in ("B04", "VH", "Red", "height")] == ["number", "polarisation", "colour", None]
+
+
+def test_a_sensor_finds_its_bands_in_any_spelling() -> None:
+    s2 = BUILTIN_SENSORS["s2"]
+    assert [s2.band_index(name) for name in ("B4", "B04", "b4", "B8A", "b08a")] == [3, 3, 3, 8, 8]
+    twice = s2.model_copy(update={"bands": ("B1", "B01")})
+    assert (twice.band_index("B1"), twice.band_index("B01")) == (0, 1)
+    for spec, name in ((s2, "B13"), (twice, "b1")):
+        with pytest.raises(ConfigError, match=f"sensor s2 has no band '{name}'"):
+            spec.band_index(name)

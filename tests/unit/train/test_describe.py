@@ -51,3 +51,8 @@ def test_what_is_printed_is_a_configuration_again() -> None:
 def test_sensors_that_nobody_names_are_asked_for() -> None:
     with pytest.raises(ConfigError, match=r"data\.streams\.rgb does not name its sensors .* /nowhere"):
         told("quickstart")
+
+
+def test_a_choice_of_bands_is_what_a_sensor_has() -> None:
+    few = told("msgfm_base", "data.streams.sen12ms.bands={s2: [B2, B3, B4]}")
+    assert few["decoder of s2"] == [f"{(1024 + 1) * 32 * 32 * 3:,}"]
