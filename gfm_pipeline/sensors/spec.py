@@ -75,7 +75,7 @@ class SensorSpec(StrictModel):
         return bands
 
     def band_index(self, band: str) -> int:
-        """Return the position of `band`, in any spelling, on the channel axis; raise ConfigError naming those there are."""
+        """Return the position of `band`, in any spelling, on the channel axis; raise ConfigError naming the others."""
         if band in self.bands:
             return self.bands.index(band)
         same = [index for index, name in enumerate(self.bands) if canonical_band(name) == canonical_band(band)]
