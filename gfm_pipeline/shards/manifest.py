@@ -129,6 +129,8 @@ class Manifest(StrictModel):
     counts: dict[str, int]
     """The build's account: items found, packed, rejected, unpaired ..."""
 
+    synthetic: bool = False
+    """Whether the raw archives say that their images show no real place: those of shard-builder demo."""
     file_sha256: dict[InputPath, str] = {}
     """Of the files that belong to no shard, the catalog and the list of failures."""
     manifest_sha256: str | None = None
@@ -140,7 +142,8 @@ class Manifest(StrictModel):
 
         The bytes of the catalog do not count, which depend on the version of the library that wrote them.
         """
-        tree = self.model_dump(mode="json", exclude={"manifest_sha256", "file_sha256"})
+        left_out = {"manifest_sha256", "file_sha256"} | (set() if self.synthetic else {"synthetic"})
+        tree = self.model_dump(mode="json", exclude=left_out)
         return hashlib.sha256(canonical(tree)).hexdigest()
 
     @model_validator(mode="after")

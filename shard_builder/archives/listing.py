@@ -28,6 +28,8 @@ class Listing:
         """What the archive itself says of all its content together, if it does."""
         self.archive_bytes: int | None = None
         """Size of the archive; None for a folder, which counts as all of its files."""
+        self.synthetic = False
+        """Whether the archive says that its images show no real place."""
 
     def __iter__(self) -> Iterator[MemberRef | Refused | Passed]:
         """Yield members, refusals and what does not count.

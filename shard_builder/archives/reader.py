@@ -17,6 +17,7 @@ from shard_builder.archives.folder import list_folder, read_local
 from shard_builder.archives.listing import Listing
 from shard_builder.archives.member import Limits, MemberRef, Refused, kind_of
 from shard_builder.archives.naming import Passed, last_of_each_name
+from shard_builder.archives.origin import is_synthetic
 from shard_builder.archives.parts import open_archive
 from shard_builder.archives.section import section
 from shard_builder.archives.tar import gzip_trailer, list_tar
@@ -171,6 +172,7 @@ class ArchiveReader:
         file = self._file(like)
         try:
             listing.archive_bytes = file.seek(0, 2)
+            listing.synthetic = is_synthetic(file, like.kind)
             file.seek(0)
             if like.kind == "zip":
                 yield from list_zip(file, like, where, self._limits)

@@ -141,6 +141,7 @@ def _manifest(
         shards=tuple(tally.entries),
         statistics={sensor: tally.statistics[sensor] for sensor in present},
         inputs=plan.inputs,
+        synthetic=plan.synthetic,
         build_digest=config.digest(),
         counts=counts | {f"rule: {rule}": count for rule, count in sorted(tally.rules.items())},
         file_sha256=file_sha256,

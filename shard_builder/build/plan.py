@@ -87,6 +87,8 @@ class BuildPlan(StrictModel):
     unpaired: tuple[str, ...]
     """The first unpaired samples, each with what it lacks."""
     ignored: tuple[IgnoredFiles, ...]
+    synthetic: bool = False
+    """Whether an input says that it shows no real place."""
     warnings: tuple[str, ...] = ()
     """Settings and tables that have nothing to do in this input."""
     declared: dict[str, Declared] = {}
@@ -143,6 +145,7 @@ def make_plan(
         versions=scan.versions,
         tasks=tuple(tasks),
         num_items=scan.num_items,
+        synthetic=scan.synthetic,
         num_samples=scan.num_samples,
         num_rejected=scan.num_rejected,
         num_duplicates=scan.num_duplicates,

@@ -75,6 +75,8 @@ class Scan:
         self.ignored: list[Ignored] = []
         self.warnings: list[str] = []
         """What the configuration asks for and the input does not have."""
+        self.synthetic = False
+        """Whether an input says that it shows no real place."""
         self.num_items = 0
         """Files of the input that belong to this source, rejected ones included."""
         self.num_samples = 0
@@ -178,9 +180,10 @@ class Scan:
         self._db.run("DELETE FROM samples WHERE key IN (SELECT key FROM doubles)")
         self.num_samples -= self.num_duplicates
 
-    def listed(self, provenance: InputFile) -> None:
-        """File an archive or folder that was read to its end."""
+    def listed(self, provenance: InputFile, synthetic: bool = False) -> None:
+        """File an archive or folder that was read to its end, and whether it says that it shows no real place."""
         self.inputs.append(provenance)
+        self.synthetic |= synthetic
 
     def finish(self) -> None:
         """Make ready for reading, once everything is filed."""

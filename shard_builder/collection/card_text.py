@@ -11,7 +11,7 @@ import yaml
 
 from gfm_pipeline.shards import FORMAT_NAME, FORMAT_VERSION
 from gfm_pipeline.shards.manifest import Manifest
-from shard_builder.collection.licence import find_licence
+from shard_builder.collection.licence import Licence, find_licence
 from shard_builder.collection.pixels import is_labels
 from shard_builder.collection.statistics import PlaceSummary
 
@@ -52,7 +52,7 @@ def compose_card(facts: CardFacts) -> str:
 
 
 def _front_matter(facts: CardFacts) -> dict[str, Any]:
-    manifest, known = facts.manifest, find_licence(facts.manifest.source)
+    manifest, known = facts.manifest, _known(facts.manifest)
     licence: dict[str, Any] = {"license": known.licence if known else "unknown"}
     if facts.licence and _LICENCE_ID.fullmatch(facts.licence.lower().replace(" ", "-")):
         licence = {"license": facts.licence.lower().replace(" ", "-")}
@@ -61,22 +61,28 @@ def _front_matter(facts: CardFacts) -> dict[str, Any]:
     elif known and known.licence == "other":
         licence = {"license": "other", "license_name": f"terms of {known.title}", "license_link": known.link}
     size = next((name for name, most in _SIZES if manifest.num_samples < most), "n>10M")
+    kind = ["synthetic"] if manifest.synthetic else []
     return {
         "pretty_name": manifest.name,
         **licence,
         "size_categories": [size],
-        "tags": ["remote-sensing", "earth-observation", "geospatial", "webdataset", *manifest.sensors],
+        "tags": ["remote-sensing", "earth-observation", "geospatial", "webdataset", *kind, *manifest.sensors],
         "configs": [{"config_name": "default", "data_files": "shards/*.tar"}],
     }
 
 
 def _opening(facts: CardFacts) -> Iterator[str]:
-    manifest, known = facts.manifest, find_licence(facts.manifest.source)
+    manifest = facts.manifest
     size = sum(shard.bytes for shard in manifest.shards)
     yield f"# {manifest.name}\n"
+    if manifest.synthetic:
+        yield (
+            "**Synthetic.** The images were made by a program, `shard-builder demo`, in the layout of a published "
+            "archive. They show no real place, and nothing of that archive is in them.\n"
+        )
     yield (
         f"{manifest.num_samples} places with {', '.join(manifest.sensors)}, made from "
-        f"{known.title if known else manifest.source}: {len(manifest.shards)} WebDataset shards, {size / 1e6:.1f} MB. "
+        f"{_origin(manifest)}: {len(manifest.shards)} WebDataset shards, {size / 1e6:.1f} MB. "
         "All sensors of a place are in one sample.\n"
     )
     yield from _pictures(facts, "samples")
@@ -87,11 +93,26 @@ def _opening(facts: CardFacts) -> Iterator[str]:
     yield f"| build configuration digest | `{manifest.build_digest}` |\n"
 
 
+def _known(manifest: Manifest) -> Licence | None:
+    """Return the terms of the raw archives; synthetic ones are nobody's."""
+    return None if manifest.synthetic else find_licence(manifest.source)
+
+
+def _origin(manifest: Manifest) -> str:
+    if manifest.synthetic:
+        return f"synthetic archives in the layout of {manifest.source}"
+    known = find_licence(manifest.source)
+    return known.title if known else manifest.source
+
+
 def _licence(facts: CardFacts) -> Iterator[str]:
-    known = find_licence(facts.manifest.source)
+    known = _known(facts.manifest)
     yield "## Licence\n"
     if facts.licence:
         yield f"Stated by the publisher of this collection: {facts.licence}.\n"
+    if facts.manifest.synthetic:
+        yield "The images come from a program; no terms of anybody's data hold for them.\n"
+        return
     if known is None:
         yield f"Nothing is known here of the terms of the source `{facts.manifest.source}`. Check them before use.\n"
         return
@@ -145,6 +166,8 @@ def _statistics(facts: CardFacts) -> Iterator[str]:
 def _where(facts: CardFacts) -> Iterator[str]:
     places = facts.places
     yield "## Where and when\n"
+    if facts.manifest.synthetic:
+        yield "Places and dates are made up, as the images are.\n"
     if not places.with_footprint:
         yield "The source states no places.\n"
     yield from _pictures(facts, "map")

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import IO, Protocol
 
 from gfm_pipeline.storage.local import TEMPORARY_PREFIX
+from shard_builder.archives.origin import SYNTHETIC_MARK
 
 _MODE = 0o644
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -38,7 +39,7 @@ class TarGz:
     """A gzipped tar. The members are compressed already, so the outer compression is the fastest one."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._gzip = gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=1, mtime=0)
+        self._gzip = gzip.GzipFile(filename=SYNTHETIC_MARK, mode="wb", fileobj=file, compresslevel=1, mtime=0)
 
     def add(self, name: str, data: bytes) -> None:
         """Append a member."""
@@ -68,6 +69,7 @@ class Zip:
 
     def close(self) -> None:
         """Write the directory."""
+        self._zip.comment = SYNTHETIC_MARK.encode()
         self._zip.close()
 
 

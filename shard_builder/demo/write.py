@@ -16,15 +16,16 @@ from gfm_pipeline.config import StrictModel, parse_config
 from gfm_pipeline.errors import ConfigError, StorageError, UsageError
 from gfm_pipeline.storage import LocalStore
 from gfm_pipeline.storage.local import TEMPORARY_PREFIX
+from shard_builder.archives.origin import DEMO_RECORD
 from shard_builder.demo.archives import ArchiveSet
 from shard_builder.demo.encode import SYNTHETIC_NOTE
 from shard_builder.demo.families import FAMILIES, LABELS_HEADER, Family, Request
 from shard_builder.demo.render import render_items
 
-RECIPE = 1
+RECIPE = 2
 """Version of the planet: raised whenever the same arguments give other bytes."""
 
-RECORD = "demo.json"
+RECORD = DEMO_RECORD
 _MARKER = TEMPORARY_PREFIX + RECORD
 ALL = tuple(family.name for family in FAMILIES)
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from gfm_pipeline.config import StrictModel
-from gfm_pipeline.errors import ArchiveError, ConfigError, ItemError
+from gfm_pipeline.errors import ArchiveError, ConfigError, ItemError, StorageError
 from gfm_pipeline.registry import Registry
 from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.storage import Store
 from shard_builder.archives import LITTER, ArchiveReader, Kind, Listing, MemberRef, Passed, is_litter, kind_of
+from shard_builder.archives.origin import DEMO_RECORD
 from shard_builder.build.scan import Ignored, Scan
 from shard_builder.config import BuildConfig
 from shard_builder.planned import PlannedRaster
@@ -152,7 +153,7 @@ class InputView:
                 self.reject(entry.name, f"{name}!{entry.name}" if name else entry.name, f"refused: {entry.reason}")
         if not found and name:
             raise ArchiveError(f"{self.where}/{name} holds no files. Copy or download it again, or remove it.")
-        self.scan.listed(listing.provenance)
+        self.scan.listed(listing.provenance, listing.synthetic)
 
 
 def _warn_of_idle_settings(source: Source, view: InputView) -> None:
@@ -251,9 +252,20 @@ def _digest(reader: ArchiveReader, raster: PlannedRaster) -> bytes:
     return joined.digest()
 
 
+def _is_demo(view: InputView) -> bool:
+    """Return whether the record of demo archives lies in the input folder, beside archives or what was in them."""
+    if view.only is not None or DEMO_RECORD not in view.names():
+        return False
+    try:
+        return b"shard-builder demo" in view.store.get_range(DEMO_RECORD, 0, 4096)
+    except StorageError:
+        return False
+
+
 def scan_input(source: Source, view: InputView) -> None:
     """Fill the scan of `view` with what the source finds; raise ArchiveError when nothing of the source is there."""
     source.scan(view)
+    view.scan.synthetic |= _is_demo(view)
     view.scan.finish()
     if view.scan.num_samples:
         _warn_of_idle_settings(source, view)
