@@ -38,11 +38,21 @@ class SensorOverride(StrictModel):
     """Glob pattern: the files (archive!member) the offset applies to; all when not given."""
     offset_since: str | None = None
     """ISO 8601 date: the offset applies to images from this day on, which need a date."""
+    offset_evidence: Literal["none", "pixels"] = "none"
+    """pixels: the offset, a negative one, applies to images of Sentinel-2 whose darkest pixels show that they hold it.
+    One that shows neither is refused."""
     quantised: Quantisation | None = None
     """Store float32 in dB as 16-bit multiples of a step: lossy, with a bound that the manifest states."""
     codec: str | None = None
     """Encoding of the sensor's rasters: "blosc2", "blosc2-lz4" (larger, decodes faster), "tif", "npy" or "jxl". When
     not given, blosc2, and a JPEG keeps its own bytes."""
+
+    @field_validator("offset_evidence")
+    @classmethod
+    def _has_an_offset(cls, evidence: str, info: ValidationInfo) -> str:
+        if evidence == "pixels" and info.data.get("offset", 0.0) >= 0:
+            raise ValueError("pixels show an offset that is to be taken off: set a negative offset, as -1000")
+        return evidence
 
 
 class BuildConfig(StrictModel):
@@ -113,6 +123,9 @@ class BuildConfig(StrictModel):
         """Return the sha256 of everything that decides the bytes of the collection, given its input."""
         where = {"input", "output", "storage", "workers", "executor", "scheduler"}
         tree: dict[str, Any] = self.model_dump(mode="json", exclude=where)
+        for override in tree["sensors"].values():
+            if override["offset_evidence"] == "none":  # newer than the first builds, which keep their digest
+                del override["offset_evidence"]
         return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
     @property

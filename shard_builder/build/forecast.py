@@ -16,6 +16,7 @@ from shard_builder.build.plan import BuildPlan, load_rejected
 from shard_builder.build.report import LISTED, describe_ignored, describe_unpaired, describe_warnings
 from shard_builder.build.trial import try_samples
 from shard_builder.config import BuildConfig
+from shard_builder.rasters.sentinel2 import doubt_order
 
 
 class Forecast(StrictModel):
@@ -34,6 +35,10 @@ class Forecast(StrictModel):
     """Items that would be rejected, and what went wrong with the samples that were tried."""
     left_out: tuple[str, ...]
     """Samples that were tried and that `max_nodata` would leave out."""
+    rules: dict[str, int]
+    """Samples that were tried and packed, by stated rule that changes them."""
+    doubts: tuple[str, ...]
+    """What their pixels have against the configuration."""
 
     @property
     def packs_nothing(self) -> bool:
@@ -54,6 +59,8 @@ def forecast(config: BuildConfig, save: bool, progress: Progress) -> Forecast:
         progress(Event("plan", 0, len(plan.tasks)))
     failed = [row for row in trial.rejected if row.policy.startswith("on_error")]
     empty = [row for row in trial.rejected if row not in failed]
+    means = {sensor: {band.band: band.mean for band in bands} for sensor, bands in trial.statistics.items()}
+    doubts = (doubt_order(sensor, by_band) for sensor, by_band in means.items())
     total = sum(task.samples for task in plan.tasks)
     return Forecast(
         plan=plan,
@@ -63,6 +70,8 @@ def forecast(config: BuildConfig, save: bool, progress: Progress) -> Forecast:
         seconds_estimated=round(trial.seconds / trial.tried * total / config.workers, 1) if trial.tried else 0.0,
         problems=tuple(_named(row) for row in (*rejected, *failed)),
         left_out=tuple(_named(row) for row in empty),
+        rules=dict(sorted(trial.rules.items())),
+        doubts=tuple(filter(None, doubts)),
     )
 
 
@@ -89,7 +98,10 @@ def describe_forecast(found: Forecast, config: BuildConfig) -> Iterator[str]:
         yield f"  ... and {len(found.problems) - LISTED} more problems"
     if found.left_out:
         yield f"  {len(found.left_out)} of the {found.tried} would be left out (max_nodata), e.g. {found.left_out[0]}"
+    for rule, count in found.rules.items():
+        yield f"  {count} of the {found.tried}: {rule}"
     yield from describe_warnings(plan)
+    yield from (f"  warning: {doubt}" for doubt in found.doubts)
     yield from describe_ignored(plan)
 
 

@@ -9,6 +9,7 @@ from gfm_pipeline.shards.manifest import Manifest
 from shard_builder.build.build import BuildReport
 from shard_builder.build.plan import BuildPlan
 from shard_builder.config import BuildConfig
+from shard_builder.rasters.sentinel2 import doubt_order
 
 LISTED = 20
 """Names printed of a long list; failures.jsonl has all."""
@@ -53,6 +54,9 @@ def describe(report: BuildReport, config: BuildConfig) -> Iterator[str]:
         if name.startswith("rule: "):
             yield f"  {count} samples: {name.removeprefix('rule: ')}"
     yield from describe_warnings(plan)
+    for sensor, bands in manifest.statistics.items():
+        if doubt := doubt_order(sensor, {band.band: band.mean for band in bands}):
+            yield f"  warning: {doubt}"
     yield from describe_ignored(plan)
     yield from describe_statistics(manifest)
 

@@ -8,14 +8,17 @@ type or number of bands, is seldom of the usual size.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gfm_pipeline.sensors import SensorSpec
+from gfm_pipeline.shards import stats
 from gfm_pipeline.shards.manifest import Rejected
 from gfm_pipeline.storage import Store
 from shard_builder.build.declared import adopt
-from shard_builder.build.pack import Packer
+from shard_builder.build.pack import Packed, Packer
 from shard_builder.build.plan import BuildPlan, TaskEntry, load_task
 from shard_builder.build.workspace import open_reader
 from shard_builder.build.write import pack_sample
@@ -38,8 +41,21 @@ class Trial:
     bytes: int = 0
     """Of the members of the packed ones."""
     seconds: float = 0.0
+    statistics: dict[str, list[stats.BandStats]] = field(default_factory=dict)
+    """By sensor, of the packed ones that were decoded."""
+    rules: Counter[str] = field(default_factory=Counter)
+    """Packed ones by stated rule that changed them, as a manifest counts them."""
     rejected: list[Rejected] = field(default_factory=list)
     """Those that a build would leave out, or be ended by; `policy` names the rule."""
+
+    def add(self, packed: Packed, spec: SensorSpec) -> None:
+        """Count one member of a packed sample."""
+        self.bytes += len(packed.data)
+        if packed.pixels is not None:
+            self.rules.update(packed.pixels.rules)
+            measured = stats.measure(packed.pixels.raster, spec.bands, packed.pixels.measured)
+            parts = (self.statistics.get(spec.name), measured)
+            self.statistics[spec.name] = stats.merge([part for part in parts if part])
 
 
 def try_samples(config: BuildConfig, plan: BuildPlan, output: Store, scratch: Path) -> Trial:
@@ -61,7 +77,8 @@ def try_samples(config: BuildConfig, plan: BuildPlan, output: Store, scratch: Pa
                 trial.rejected.append(found)
             else:
                 trial.packed += 1
-                trial.bytes += sum(len(packed.data) for packed in found.members.values())
+                for sensor, packed in found.members.items():
+                    trial.add(packed, specs[sensor])
     finally:
         reader.close()
     return trial

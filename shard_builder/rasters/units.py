@@ -16,6 +16,7 @@ from gfm_pipeline.sensors.missing import unmeasured
 from gfm_pipeline.shards.codec import Raster
 from shard_builder.config import SensorOverride
 from shard_builder.planned import PlannedRaster
+from shard_builder.rasters.sentinel2 import carries_offset
 
 _FEW = 0.05
 """Share of pixels that decides nothing."""
@@ -115,6 +116,10 @@ def shift(
     if not _offset_names(planned, override):
         return raster, ()
     steps = _since(planned, override.offset_since, raster.ndim)
+    if override.offset_evidence == "pixels" and steps.any():
+        steps = steps & carries_offset(raster, measured, spec.bands, -override.offset, planned.source_file)
+        if not steps.any():
+            return raster, (f"{spec.name}: no offset in the pixels: none taken off",)
     if not steps.any():
         return raster, ()
     shifted = raster.astype(np.float64) + override.offset
