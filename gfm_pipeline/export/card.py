@@ -56,17 +56,19 @@ def _use(config: dict[str, Any]) -> Iterator[str]:
         f'features = encoder({{"{sensor}": images}})["{sensor}"]  # [2, {config["model"]["encoder"]["num_features"]}]',
         "```",
         "",
-        "Images are given in the sensors' own units and normalised inside. `features_only=True` gives the maps of all",
-        "stages instead; `load_pretrained` gives the whole model, decoders included.",
+        "Images are given in the sensors' own units and normalised inside; NaN and nodata count as not measured.",
+        f"They may have any height and width that {config['model']['encoder']['stride_px']} divides.",
+        "`features_only=True` gives the maps of all stages; `load_pretrained` gives the whole model, decoders too.",
     )
 
 
 def _sensors(config: dict[str, Any]) -> Iterator[str]:
-    yield from ("", "## Sensors", "", "| sensor | bands | units | mean | std |", "|---|---|---|---|---|")
+    yield from ("", "## Sensors", "", "| sensor | bands | units | nodata | mean | std |", "|---|---|---|---|---|---|")
     for name, spec in config["sensors"].items():
         moments = config["normalisation"][name]
         mean, std = (", ".join(f"{value:.4g}" for value in moments[kind]) for kind in ("mean", "std"))
-        yield f"| {name} | {', '.join(spec['bands'])} | {spec['units']} | {mean} | {std} |"
+        nodata = "" if spec["nodata"] is None else f"{spec['nodata']:g}"
+        yield f"| {name} | {', '.join(spec['bands'])} | {spec['units']} | {nodata} | {mean} | {std} |"
 
 
 def _training(run: TrainedModel, metrics: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -68,7 +68,7 @@ def load_pretrained(folder: str | Path, image_px: int | None = None) -> Pretrain
 
 
 def load_encoder(
-    folder: str | Path, sensors: Sequence[str] = (), image_px: int | None = None, features_only: bool = False
+    folder: str | Path, sensors: str | Sequence[str] = (), image_px: int | None = None, features_only: bool = False
 ) -> SensorEncoder:
     """Return the encoder of an exported model for `sensors` (all of them, when empty), see `SensorEncoder`.
 
@@ -76,6 +76,7 @@ def load_encoder(
     """
     loaded = load_pretrained(folder, image_px)
     known = loaded.config["sensors"]
+    sensors = (sensors,) if isinstance(sensors, str) else sensors
     for sensor in sensors:
         if sensor not in known:
             raise ConfigError(f"the model in {folder} knows no sensor '{sensor}'. {nearest(sensor, known)}")

@@ -108,6 +108,22 @@ def test_another_image_size(exported: Path) -> None:
         load_encoder(exported, image_px=50)
 
 
+def test_a_run_that_is_exported_for_another_size_keeps_the_scale_of_its_position_biases(
+    run_dir: Path, exported: Path, tmp_path: Path
+) -> None:
+    export_run(run_dir, tmp_path / "small", ("data.image_px=24",))
+    image = torch.randn(2, 2, 24, 24, generator=torch.Generator().manual_seed(0)) * 5 - 12
+    with torch.inference_mode():
+        found = [
+            load_encoder(folder, "s1", image_px).forward_features(image, "s1")
+            for folder, image_px in ((exported, None), (exported, 24), (tmp_path / "small", None))
+        ]
+    attention = load_encoder(tmp_path / "small").encoder.layers[1].blocks[0].attn
+    assert (attention.window_size, attention.pretrained_window_size) == ((3, 3), (6, 6))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
 def test_loads_with_torch_timm_and_safetensors_alone(exported: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", ALONE, str(exported)], cwd=ROOT, capture_output=True, text=True, check=False
