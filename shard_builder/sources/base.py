@@ -158,16 +158,20 @@ class InputView:
 
 def _warn_of_idle_settings(source: Source, view: InputView) -> None:
     """Name the settings and tables that fit nothing of what was found."""
+    present = {sensor for sensors in view.scan.sensor_sets() for sensor in sensors}
     for sensor, override in view.idle_offsets.items():
+        if sensor not in present:
+            continue  # its absence is named, once
         asked = [
             f"offset_files {override.offset_files!r}" if override.offset_files else "",
             f"offset_since {override.offset_since}" if override.offset_since else "",
         ]
         what = " and ".join(filter(None, asked))
         view.warn(f"sensors.{sensor}: {what} fits no image of {sensor}: offset {override.offset:g} is added to none")
-    present = {sensor for sensors in view.scan.sensor_sets() for sensor in sensors}
     for spec in source.sensors:
-        if spec.name not in present and (spec.name in source.required or spec.name in view.config.sensors):
+        wanted = spec.name in source.required or spec.name in view.config.sensors
+        known = any(f"options.sensors.{spec.name}.files" in text for text in view.scan.warnings)
+        if spec.name not in present and wanted and not known:
             view.warn(f"no sample has {spec.name}")
     for table, keys, strange, example in view.scan.strangers():
         if keys == strange or not source.lists_more:

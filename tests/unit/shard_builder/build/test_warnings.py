@@ -80,6 +80,8 @@ def test_an_optional_sensor_without_files(tmp_path: Path) -> None:
     options: dict[str, Any] = {"sensors": {"s2": S2, "dem": DEM}}
     warning = "no file fits 'dem/{key}.npy' of options.sensors.dem.files, which is optional"
     assert plan_input("folder", tmp_path, options=options).warnings == (warning,)
+    configured = {"dem": {"offset": -1, "offset_files": "dem/*"}}
+    assert plan_input("folder", tmp_path, options=options, sensors=configured).warnings == (warning,)  # named once
     options["sensors"]["dem"] = DEM | {"optional": False}
     with pytest.raises(ArchiveError, match=r"no file in .* fits 'dem/\{key\}\.npy'"):
         plan_input("folder", tmp_path, options=options)
