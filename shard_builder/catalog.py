@@ -61,11 +61,14 @@ def dump_rows(shard: str, records: Sequence[SampleRecord]) -> bytes:
     return buffer.getvalue()
 
 
-def write_catalog(path: Path, store: Store, sidecars: Iterable[Sidecar]) -> None:
+def write_catalog(path: Path, store: Store, sidecars: Iterable[Sidecar]) -> int:
     """Write the catalog of the collection's committed shards to a local file, one row group per shard.
+
+    Returns the number of samples without a location.
 
     A shard whose part is lost has its rows read from the json members of its tar.
     """
+    lost = 0
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
         for sidecar in sidecars:
             if not sidecar.samples:
@@ -76,6 +79,8 @@ def write_catalog(path: Path, store: Store, sidecars: Iterable[Sidecar]) -> None
             else:
                 table = _table(sidecar.name, [_read_record(store, sidecar, i) for i in range(len(sidecar.samples))])
             writer.write_table(table.replace_schema_metadata(SCHEMA.metadata))
+            lost += table.column("geometry").null_count
+    return lost
 
 
 def _read_record(store: Store, sidecar: Sidecar, index: int) -> SampleRecord:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.data.config import TimeConfig
 from gfm_pipeline.data.seeding import permutation
+from gfm_pipeline.shards.footprint import bounds
 
 NO_DAY = int(np.iinfo(np.int64).min)
 """In place of a day that is not known, and of padding."""
@@ -43,15 +44,8 @@ def days_of(dates: Sequence[str], frames: NDArray[np.int64]) -> NDArray[np.int64
 
 
 def bounds_of(footprint: Sequence[tuple[float, float]] | None) -> NDArray[np.float64]:
-    """Return (west, south, east, north) [4] in degrees of corners (longitude, latitude); NaN without a footprint.
+    """Return (west, south, east, north) [4] in degrees of a ring (longitude, latitude); NaN without a footprint.
 
-    The west lies beyond the east where the footprint crosses 180 degrees.
+    The west lies beyond the east where the footprint crosses 180 degrees; one of all longitudes has -180 and 180.
     """
-    if not footprint:
-        return np.full(4, np.nan)
-    longitudes, latitudes = np.array(footprint, dtype=np.float64).T  # [corners] each
-    if longitudes.max() - longitudes.min() > 180:
-        east, west = longitudes[longitudes < 0].max(), longitudes[longitudes >= 0].min()
-    else:
-        west, east = longitudes.min(), longitudes.max()
-    return np.array([west, latitudes.min(), east, latitudes.max()])
+    return np.array(bounds(footprint)) if footprint else np.full(4, np.nan)

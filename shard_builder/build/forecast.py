@@ -27,6 +27,8 @@ class Forecast(StrictModel):
     """Samples that were read, checked and encoded as a build does it."""
     packed: int
     """Of these, the ones that a build would pack."""
+    without_location: int
+    """Of the packed ones."""
     bytes_estimated: int
     """Of the collection's tars."""
     seconds_estimated: float
@@ -66,6 +68,7 @@ def forecast(config: BuildConfig, save: bool, progress: Progress) -> Forecast:
         plan=plan,
         tried=trial.tried,
         packed=trial.packed,
+        without_location=trial.without_location,
         bytes_estimated=round(trial.bytes / trial.tried * total) if trial.tried else 0,
         seconds_estimated=round(trial.seconds / trial.tried * total / config.workers, 1) if trial.tried else 0.0,
         problems=tuple(_named(row) for row in (*rejected, *failed)),
@@ -91,6 +94,8 @@ def describe_forecast(found: Forecast, config: BuildConfig) -> Iterator[str]:
         f"  about {found.bytes_estimated / 1e6:.1f} MB and {found.seconds_estimated:.0f} s with {config.workers} "
         f"workers, judged by {found.tried} samples, of which {found.packed} can be packed"
     )
+    if found.without_location:
+        yield f"  {found.without_location} of the {found.packed} have no location"
     yield from describe_unpaired(plan, config)
     for problem in found.problems[:LISTED]:
         yield f"  problem: {problem}"

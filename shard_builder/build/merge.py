@@ -97,10 +97,11 @@ def merge_shards(
                 yield sidecar
 
         leave_out(load_rejected(output))
-        write_catalog(scratch / "catalog.parquet", output, sidecars())
+        without_location = write_catalog(scratch / "catalog.parquet", output, sidecars())
     tally.close()
     beside = {FAILURES_PATH: failures, CATALOG_PATH: scratch / "catalog.parquet"}
-    manifest = _manifest(config, source, plan, tally, {name: _sha256(path) for name, path in beside.items()})
+    sums = {name: _sha256(path) for name, path in beside.items()}
+    manifest = _manifest(config, source, plan, tally, without_location, sums)
     output.put_file(FAILURES_PATH, failures)
     output.put_file(CATALOG_PATH, scratch / "catalog.parquet")
     output.put(MANIFEST_PATH, dump_manifest(manifest))
@@ -116,7 +117,12 @@ def _sha256(path: Path) -> str:
 
 
 def _manifest(
-    config: BuildConfig, source: Source, plan: BuildPlan, tally: _Tally, file_sha256: dict[str, str]
+    config: BuildConfig,
+    source: Source,
+    plan: BuildPlan,
+    tally: _Tally,
+    without_location: int,
+    file_sha256: dict[str, str],
 ) -> Manifest:
     specs = adopt(resolve_sensors(config, source.sensors), plan.declared)
     present = [sensor for sensor in specs if sensor in tally.samples_with]
@@ -131,6 +137,7 @@ def _manifest(
         "samples_dropped": plan.num_dropped,
         "samples_duplicate": plan.num_duplicates + tally.num_doubles,
         "samples_without_data": tally.rejected["max_nodata"],
+        "samples_without_location": without_location,
     }
     return Manifest(
         name=config.collection,

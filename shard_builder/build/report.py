@@ -50,6 +50,8 @@ def describe(report: BuildReport, config: BuildConfig) -> Iterator[str]:
     if counts["samples_duplicate"]:
         what = {"keep": "packed all the same", "drop": "left out, listed in failures.jsonl"}[config.duplicates]
         yield f"  {counts['samples_duplicate']} hold the same pixels as an earlier place ({what})"
+    if lost := counts.get("samples_without_location"):
+        yield f"  {lost} of {counts['samples_packed']} samples have no location"
     for name, count in counts.items():
         if name.startswith("rule: "):
             yield f"  {count} samples: {name.removeprefix('rule: ')}"

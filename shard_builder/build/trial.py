@@ -38,6 +38,8 @@ class Trial:
 
     tried: int = 0
     packed: int = 0
+    without_location: int = 0
+    """Of the packed ones."""
     bytes: int = 0
     """Of the members of the packed ones."""
     seconds: float = 0.0
@@ -77,6 +79,7 @@ def try_samples(config: BuildConfig, plan: BuildPlan, output: Store, scratch: Pa
                 trial.rejected.append(found)
             else:
                 trial.packed += 1
+                trial.without_location += found.record.footprint is None
                 for sensor, packed in found.members.items():
                     trial.add(packed, specs[sensor])
     finally:

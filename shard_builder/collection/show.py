@@ -12,6 +12,7 @@ from gfm_pipeline.errors import UsageError
 from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.sensors.render import MISSING, Limits, Picture, display_bands, limits_of, render, render_classes
 from gfm_pipeline.shards.codec import Raster
+from gfm_pipeline.shards.footprint import middle
 from gfm_pipeline.shards.manifest import Manifest, load_manifest
 from gfm_pipeline.shards.sample import SampleRecord, SensorRecord
 from gfm_pipeline.storage import LocalStore, Store, open_store
@@ -156,8 +157,7 @@ def _describe_sensor(spec: SensorSpec) -> str:
 def _describe_place(record: SampleRecord) -> str:
     parts = []
     if record.footprint:
-        east = sum(point[0] for point in record.footprint) / len(record.footprint)
-        north = sum(point[1] for point in record.footprint) / len(record.footprint)
+        east, north = middle(record.footprint)
         parts.append(f"{abs(north):.3f} {'N' if north >= 0 else 'S'} {abs(east):.3f} {'E' if east >= 0 else 'W'}")
     if record.crs:
         parts.append(record.crs)

@@ -252,6 +252,7 @@ def test_the_numbers_add_up_and_the_faulty_file_is_named(tmp_path: Path) -> None
         "samples_dropped": 0,
         "samples_duplicate": 1,
         "samples_without_data": 0,
+        "samples_without_location": 2,
     }
     rows = [json.loads(line) for line in (tmp_path / "out" / "failures.jsonl").read_text().splitlines()]
     assert len(rows) == 4

@@ -15,6 +15,7 @@ from gfm_pipeline.shards.codec import Raster
 from shard_builder.archives import ArchiveReader, MemberRef, item_error
 from shard_builder.planned import Window
 from shard_builder.rasters.georeference import Georeference
+from shard_builder.rasters.location import rules_of
 from shard_builder.rasters.raster import Decoded, Facts, Scaling
 from shard_builder.rasters.tiff_page import MAX_PIXELS
 from shard_builder.sources.shared.cf import band_names_of, grid_of
@@ -158,7 +159,8 @@ class Cube:
 
     def _georeference(self, path: str) -> Georeference | None:
         group = self._group(path)
-        return grid_of(group, self._arrays[0], self.shape[1:]) if hasattr(group, "keys") else None
+        axes = self._axes.index("H"), self._axes.index("W")
+        return grid_of(group, self._arrays[0], axes, self.shape[1:]) if hasattr(group, "keys") else None
 
 
 def _facts(said: list[CfValues], georeference: Georeference | None, bands: tuple[str, ...]) -> Facts:
@@ -169,7 +171,7 @@ def _facts(said: list[CfValues], georeference: Georeference | None, bands: tuple
     return Facts(
         georeference,
         nodata if any(value is not None for value in nodata) else (),
-        tuple(dict.fromkeys(rule for values in said for rule in values.rules)),
+        (*dict.fromkeys(rule for values in said for rule in values.rules), *rules_of(georeference)),
         bands=bands,
         scaling=Scaling(scales, offsets, of_floats=True) if scaled else None,
     )

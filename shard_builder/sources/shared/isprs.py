@@ -23,8 +23,9 @@ from gfm_pipeline.sensors import Display, SensorSpec, builtin_sensor
 from shard_builder.archives import ArchiveReader, MemberRef, item_error
 from shard_builder.config import BuildConfig
 from shard_builder.planned import PlannedRaster
-from shard_builder.rasters.images import load_tiff, read_size, tile_windows
+from shard_builder.rasters.images import read_size, tile_windows
 from shard_builder.rasters.raster import Decoded, Facts
+from shard_builder.rasters.scene import load_scene
 from shard_builder.sources.base import InputView, Source
 from shard_builder.sources.shared.walk import files_of
 
@@ -116,7 +117,7 @@ class IsprsBenchmark(Source):
 
     def load(self, planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Decoded:
         """Return a tile of an orthophoto, a surface model or a map."""
-        decoded = load_tiff(planned, spec, files)
+        decoded = load_scene(planned, spec, files)
         return _classes(decoded, planned.source_file) if spec.kind == "labels" else decoded
 
     def _sensor(self, what: str) -> str | None:

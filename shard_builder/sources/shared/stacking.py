@@ -54,6 +54,7 @@ def stack_bands(parts: Sequence[Decoded], bands: Sequence[str], files: Sequence[
         rows.append(part.raster.repeat(factor, axis=1).repeat(factor, axis=2))
         mask = None if part.mask is None else np.broadcast_to(part.mask, part.raster.shape)
         masks.append(None if mask is None else mask.repeat(factor, axis=1).repeat(factor, axis=2))
+    _check_one_place(parts, files)
     finest = next(part for part in parts if part.raster.shape[1:] == (height, width))
     rules = tuple(f"{', '.join(names)} repeated {f} x {f}" for f, names in sorted(repeated.items()))
     told = tuple(value for part in parts for value in nodata_of_bands(part.facts.nodata, 1))
@@ -67,7 +68,7 @@ def stack_dates(parts: Sequence[Decoded], planned: PlannedRaster) -> Decoded:
     """Return rasters [C,H,W] of one place as a series [T,C,H,W].
 
     Stated rule: where the dates lie more than half a pixel apart, the series has no georeference. Raises ItemError for
-    sizes or types that differ.
+    sizes or types that differ, and for dates that have no ground in common.
     """
     rasters = [part.raster for part in parts]
     shapes = {raster.shape for raster in rasters}
@@ -75,15 +76,30 @@ def stack_dates(parts: Sequence[Decoded], planned: PlannedRaster) -> Decoded:
         raise ItemError(f"{planned.source_file} has dates of sizes {sorted(shapes)}, expected one size.")
     files = planned.files[:: len(planned.files) // len(parts)]
     facts = replace(parts[0].facts, rules=_rules(parts))
-    place, size = facts.georeference, rasters[0].shape[-2:]
-    others = [part.facts.georeference for part in parts[1:]]
-    if place and not all(other and other.lies_with(size, place, size) for other in others):
+    places, size = [part.facts.georeference for part in parts], rasters[0].shape[-2:]
+    _check_one_place(parts, files, max(size))
+    place = next((place for place in places if place), None)
+    if place and not all(other and other.lies_with(size, place, size) for other in places):
         facts = replace(facts, georeference=None, rules=(*facts.rules, "dates lie apart: no georeference"))
     masks = [part.mask for part in parts]
     if len({repr(part.facts.nodata) for part in parts}) > 1:  # every date by what its own file declares
         masks = [_with_declared(part) for part in parts]
         facts = replace(facts, nodata=next(part.facts.nodata for part in parts if part.facts.nodata))
     return Decoded(np.stack(_same_type(rasters, files)), facts, None, _masks(masks, rasters, np.stack))
+
+
+def _check_one_place(parts: Sequence[Decoded], files: Sequence[MemberRef], most: float = 0.5) -> None:
+    """Raise ItemError for files whose corners lie more than so many pixels apart; those without any say nothing."""
+    placed = [(part, ref) for part, ref in zip(parts, files, strict=True) if part.facts.georeference]
+    for part, ref in placed[1:]:
+        (first, first_ref), home, other = placed[0], placed[0][0].facts.georeference, part.facts.georeference
+        assert home is not None
+        assert other is not None
+        if home.apart(first.raster.shape[-2:], other, part.raster.shape[-2:]) > most:
+            raise ItemError(
+                f"{first_ref.source_file} ({home.described}) and {ref.source_file} ({other.described}) lie apart, "
+                "expected one place."
+            )
 
 
 def _same_type(rasters: list[Raster], files: Sequence[MemberRef]) -> list[Raster]:
