@@ -65,7 +65,7 @@ def _member(group: Any, name: str) -> Any:
             return None
         found = group[name]
         return None if getattr(found, "is_virtual", False) or getattr(found, "external", None) else found
-    return group[name] if name in group else None
+    return group.get(name)
 
 
 def _is_degrees(coordinate: Any) -> bool:
