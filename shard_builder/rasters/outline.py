@@ -7,6 +7,7 @@ points to say which way round they go (see `gfm_pipeline.shards.footprint`).
 
 from __future__ import annotations
 
+import atexit
 import math
 from collections.abc import Callable
 from functools import lru_cache
@@ -113,7 +114,6 @@ def _through(points: tuple[Point, ...]) -> Callable[[Floats], tuple[Floats, Floa
     from rasterio.control import GroundControlPoint
     from rasterio.transform import GCPTransformer
 
-    # Kept as long as it is in use: it holds memory of GDAL.
     warp = GCPTransformer([GroundControlPoint(row=r, col=c, x=x, y=y) for r, c, x, y in points], tps=len(points) > 3)
 
     def ground(positions: Floats) -> tuple[Floats, Floats]:
@@ -121,6 +121,9 @@ def _through(points: tuple[Point, ...]) -> Callable[[Floats], tuple[Floats, Floa
         return np.array(x, float), np.array(y, float)
 
     return ground
+
+
+atexit.register(_through.cache_clear)  # they hold memory of GDAL, which is gone before they are
 
 
 def _tolerance(locate: Locate, height: int, width: int) -> float:
