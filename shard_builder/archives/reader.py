@@ -13,7 +13,9 @@ import indexed_gzip
 from gfm_pipeline.errors import ArchiveError, ItemError, StorageError
 from gfm_pipeline.shards.manifest import InputFile
 from gfm_pipeline.storage import Store
+from gfm_pipeline.storage.local import open_regular
 from shard_builder.archives.folder import list_folder, read_local
+from shard_builder.archives.item_error import item_error
 from shard_builder.archives.listing import Listing
 from shard_builder.archives.member import Limits, MemberRef, Refused, kind_of
 from shard_builder.archives.naming import Passed, last_of_each_name
@@ -114,7 +116,12 @@ class ArchiveReader:
         A compressed member of a zip is decompressed to the scratch folder first. Raises ItemError when it is damaged.
         """
         if ref.kind == "folder":
-            return self._store.open(ref.member)
+            if self._root is None:
+                return self._store.open(ref.member)
+            try:
+                return open_regular(f"{self._root}/{ref.member}", links=False)
+            except OSError as error:  # gone, not to be read, or a pipe: the fault of this file alone
+                raise item_error(error, ref.source_file) from error
         if ref.kind != "zip":
             return section(self._archive(ref), ref.offset, ref.size)
         packed = open_stored(self._archive(ref), ref)

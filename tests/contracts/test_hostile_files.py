@@ -158,3 +158,22 @@ def test_what_a_chunk_unpacks_to_is_known_before_it_is_unpacked(name: str) -> No
     assert not unpacks_to_more(data[: len(data) // 2], 2**40)
     assert not unpacks_to_more(bytes(data)[:3], 128)
     assert SAFE_BYTES < BOMB
+
+
+def test_loose_files_that_cannot_be_opened_are_their_own_errors(tmp_path: Path) -> None:
+    """A link that leads nowhere and a pipe, under the names of patches, beside good ones."""
+    import os
+
+    raw = tmp_path / "raw"
+    (raw / "h5").mkdir(parents=True)
+    for folder, key, data in files():
+        if (folder, key) == ("h5", "good"):
+            (raw / "h5" / "good.h5").write_bytes(data)
+            (raw / "good.h5").write_bytes(data)
+    (raw / "lost.h5").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(raw / "pipe.h5")
+    sensors = {"a": {**TWO, "files": "{key}.h5", "dataset": "a"}}
+    report = build("folder", raw, tmp_path / "out", on_error="skip", options={"sensors": sensors})
+    assert report.manifest is not None
+    assert report.manifest.num_samples == 1
+    assert {row.source_file for row in report.rejected} == {"lost.h5", "pipe.h5"}

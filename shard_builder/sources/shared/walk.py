@@ -23,7 +23,10 @@ def files_of(view: InputView, names: re.Pattern[str], parts: re.Pattern[str]) ->
                 yield (name if packed else ""), file
     loose = [name for name in view.names() if view.kind(name) is None and not view.only]
     for name in loose:
-        yield "", MemberRef("", "folder", name, view.store.stat(name).size)
+        local = view.store.local_path(name)
+        # Of a link itself, which may lead nowhere: it is refused when it is read.
+        size = view.store.stat(name).size if local is None else local.lstat().st_size
+        yield "", MemberRef("", "folder", name, size)
     view.ignore_rest([*used, *loose], f"not part of {view.config.source}")
 
 
