@@ -71,7 +71,8 @@ def find_declared(
 
 def _usable(facts: Facts, spec: SensorSpec) -> float | None:
     dtype = np.dtype(spec.dtype)
-    return next((value for value in facts.nodata if value is not None and holds(dtype, value)), None)
+    declared = (*facts.nodata, *facts.masked)
+    return next((value for value in declared if value is not None and holds(dtype, value)), None)
 
 
 def _facts(source: Source, scan: Scan, spec: SensorSpec, files: ArchiveReader) -> Iterator[Facts]:

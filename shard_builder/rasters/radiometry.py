@@ -140,12 +140,17 @@ def _adopted(decoded: Decoded, spec: SensorSpec, where: str) -> tuple[str, ...]:
         if value == nodata:
             rules[f"{spec.name}: nodata {nodata:g} as the files declare it"] = None
             continue
-        count = np.count_nonzero(is_declared(raster[..., band, :, :], nodata))
+        taken = is_declared(raster[..., band, :, :], nodata)
+        if decoded.mask is not None:
+            taken &= np.broadcast_to(decoded.mask, raster.shape)[..., band, :, :]
+        count = np.count_nonzero(taken)
         if not count:
             continue
-        if value is not None and holds(raster.dtype, value):
+        others = [other for other in (value, *decoded.facts.masked) if other is not None and holds(raster.dtype, other)]
+        if others:
+            said = ", ".join(f"{other:g}" for other in others)
             raise ItemError(
-                f"{where} declares nodata {value:g} for {spec.name}, and {count} of its pixels have the value "
+                f"{where} declares nodata {said} for {spec.name}, and {count} of its pixels have the value "
                 f"{nodata:g}, which other files declare. Set sensors.{spec.name}.nodata to a value that no pixel has."
             )
         rules[f"{spec.name}: file declares no nodata, its pixels of {nodata:g} count as not measured"] = None

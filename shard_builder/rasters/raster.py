@@ -42,6 +42,8 @@ class Facts:
     """Stated rules that changed the item, e.g. "alpha channel dropped"."""
     bands: tuple[str, ...] = ()
     """What the file calls each band, "" for one that it does not name; empty: it names none."""
+    masked: Nodata = ()
+    """Values that are declared too, for parts of the raster: the mask accounts for their pixels."""
     alpha: int | None = None
     """The band that is an alpha channel: 0 where nothing was measured."""
     pages: int = 1

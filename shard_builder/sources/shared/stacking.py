@@ -84,7 +84,8 @@ def stack_dates(parts: Sequence[Decoded], planned: PlannedRaster) -> Decoded:
     masks = [part.mask for part in parts]
     if len({repr(part.facts.nodata) for part in parts}) > 1:  # every date by what its own file declares
         masks = [_with_declared(part) for part in parts]
-        facts = replace(facts, nodata=next(part.facts.nodata for part in parts if part.facts.nodata))
+        masked = tuple(dict.fromkeys(value for part in parts for value in part.facts.nodata))
+        facts = replace(facts, nodata=(), masked=masked)
     return Decoded(np.stack(_same_type(rasters, files)), facts, None, _masks(masks, rasters, np.stack))
 
 

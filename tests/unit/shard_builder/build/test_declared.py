@@ -170,3 +170,26 @@ def test_images_of_one_file_are_dates_where_the_axes_say_so(axes: str, bands: in
     (tmp_path / "in" / "k1.tif").write_bytes(buffer.getvalue())
     build(tmp_path, sensor=SENSOR | {"axes": axes, "bands": ["a", "b"][:bands]})
     np.testing.assert_array_equal(stored(tmp_path)["k1"][0], steps)
+
+
+@pytest.mark.parametrize("part", ["band", "date"])
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_files_of_one_raster_that_declare_other_values(part: str, dtype: str, tmp_path: Path) -> None:
+    names = ("a", "b", "c") if part == "band" else ("20200101", "20200102", "20200103")
+    files = [(image(7).astype(dtype), "7"), (image(9, 7).astype(dtype), "9"), (image().astype(dtype), None)]
+    if dtype == "uint16":
+        files[1] = (image(9), "9")  # a pixel of the other file's value would be refused
+    write(tmp_path, {f"k_{name}": file for name, file in zip(names, files, strict=True)})
+    bands = list(names) if part == "band" else ["v"]
+    build(tmp_path, sensor={"files": f"{{key}}_{{{part}}}.tif", "bands": bands, "dtype": dtype, "units": "1"})
+    found = stored(tmp_path)["k"][0].reshape(3, 64)
+    gone = np.isnan(found) if dtype == "float32" else found == 7
+    assert [row.tolist() for row in np.argwhere(gone)] == [[0, 0], [1, 0]]
+    if dtype == "float32":
+        assert found[1, 1] == 7
+
+
+def test_a_date_with_the_value_that_another_declares_as_a_pixel_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, {"k_20200101": (image(7), "7"), "k_20200102": (image(9, 7), "9")})
+    with pytest.raises(ItemError, match=r"declares nodata 7, 9 for x, and 1 of its pixels have the value 7"):
+        build(tmp_path, sensor=SENSOR | {"files": "{key}_{date}.tif"})

@@ -97,3 +97,13 @@ def test_an_opaque_alpha_changes_nothing() -> None:
     image[0, 0, 3] = 0
     said = packed(png(image, 8, RGBA), 3, kind="image", units="1").rules
     assert said == ("alpha channel dropped", "x: file carries a mask, sensor has no nodata: taken as data")
+
+
+@pytest.mark.parametrize(("colour", "clear"), [(RGB, bytes([0, 9, 0, 9, 0, 9])), (PALETTE, b"\xff" * 9 + b"\0")])
+def test_a_transparent_colour_of_rgb_was_not_measured(colour: int, clear: bytes) -> None:
+    image = np.full((11, 13, 1 if colour == PALETTE else 3), 7)
+    image[:4] = 9
+    found = packed(png(image, 8, colour, clear), 3, kind="image", units="1", nodata=0)
+    assert found.nodata_share == pytest.approx(4 / 11)
+    assert (found.raster[:, 4:] != 0).all()
+    assert not found.raster[:, :4].any()
