@@ -160,10 +160,10 @@ def hls(folder: Path, product: str = "S30", day: str = "2020185T103031") -> Prod
         rasters[sensor][:, :, -5:] = -9999
         for band, pixels in zip(bands, rasters[sensor], strict=True):
             spelt = band if band == "B8A" else f"B{int(band[1:]):02d}"
-            data = raster_file(pixels[None], 30, "COG", crs=HLS_CRS, nodata=-9999)
+            data = raster_file(pixels[None], 30, crs=HLS_CRS, nodata=-9999)
             (folder / name / f"{name}.{spelt}.tif").write_bytes(data)
     mask = rng.integers(0, 200, (1, PX, PX)).astype(np.uint8)
-    (folder / name / f"{name}.Fmask.tif").write_bytes(raster_file(mask, 30, "COG", crs=HLS_CRS, nodata=255))
+    (folder / name / f"{name}.Fmask.tif").write_bytes(raster_file(mask, 30, crs=HLS_CRS, nodata=255))
     (folder / name / f"{name}.jpg").write_bytes(b"x")
     return Product(f"{product}_32TMT_{day}", rasters | {"hls_fmask": mask})
 
@@ -176,14 +176,14 @@ def naip(folder: Path) -> Product:
     return Product("m_4007410_ne_20190801", {"naip": image})
 
 
-def planetscope(folder: Path, bands: int = 8) -> Product:
+def planetscope(folder: Path, bands: int = 8, level: str = "") -> Product:
     """Write a scene of PlanetScope and its usable data mask, as an order delivers them."""
     rng = np.random.default_rng(7)
     image = rng.integers(1, 9000, (bands, PX, PX)).astype(np.uint16)
     image[:, :5] = 0
     udm2 = rng.integers(0, 2, (8, PX, PX)).astype(np.uint8)
     name = f"20230615_101010_12_24a{bands}"
-    suffix = "_8b" if bands == 8 else ""
+    suffix = f"{level}_8b_clip" if bands == 8 else level
     names = builtin_sensor(f"planetscope_{bands}b").bands
     members = {
         f"files/PSScene/{name}/{name}_3B_AnalyticMS{suffix}.tif": raster_file(image, 3, nodata=0, names=names),
@@ -193,7 +193,7 @@ def planetscope(folder: Path, bands: int = 8) -> Product:
         f"files/PSScene/{name}/{name}_metadata.json": b"{}",
     }
     _write(folder, "order.zip", members, packed=False)
-    rasters: dict[str, Raster] = {f"planetscope_{bands}b": image, "planetscope_udm2": udm2}
+    rasters: dict[str, Raster] = {f"planetscope_{bands}b{level.lower()}": image, "planetscope_udm2": udm2}
     return Product(f"{name[:8]}_{name[9:]}", rasters)
 
 

@@ -23,6 +23,7 @@ from shard_builder.sources.shared.cf_time import read_dates
 from shard_builder.sources.shared.cf_values import CfValues, read_values, with_sign
 from shard_builder.sources.shared.cube_limits import check_array, check_lookups, check_table
 from shard_builder.sources.shared.npy import native
+from shard_builder.sources.shared.patterns import FilePattern
 from shard_builder.sources.shared.sensor import OwnSensor
 from shard_builder.sources.shared.zarr_store import is_zarr, open_zarr
 
@@ -71,7 +72,7 @@ class Cube:
         self._file = None if is_zarr(self._where) else files.open(refs[0])
         self._root = _open_hdf5(self._file, refs[0]) if self._file else open_zarr(refs, files)
         path = sensor.dataset or ""
-        paths = [path.replace("{band}", band) for band in spec.bands] if "{band}" in path else [path]
+        paths = [_path_of(self._root, path, band) for band in spec.bands] if "{band}" in path else [path]
         self._arrays = [_array(self._root, path, self._where) for path in paths]
         self._by_band = len(paths) > 1 or "{band}" in path
         first = self._arrays[0]
@@ -175,6 +176,16 @@ def _facts(said: list[CfValues], georeference: Georeference | None, bands: tuple
         bands=bands,
         scaling=Scaling(scales, offsets, of_floats=True) if scaled else None,
     )
+
+
+def _path_of(root: Any, template: str, band: str) -> str:
+    """Return the path of a band's array; at the top of a file its name may be another spelling of the band's."""
+    path = template.replace("{band}", band)
+    if "/" in template or not hasattr(root, "keys") or path in root:
+        return path
+    pattern = FilePattern(template, (band,), "dataset")
+    fits = [name for name in root.keys() if pattern.match(name)]  # noqa: SIM118  a zarr group has no other iterator
+    return fits[0] if len(fits) == 1 else path
 
 
 def _array(root: Any, path: str, where: str, text: bool = False) -> Any:

@@ -328,3 +328,14 @@ def test_coordinates_name_the_bands_of_an_array(form: str, tmp_path: Path) -> No
     sensor = {"files": f"{{key}}.{path.suffix[1:]}", "dataset": "bands", **GREY, "bands": ["VV", "VH"]}
     build(tmp_path / "raw", tmp_path / "out", {"sensors": {"sar": sensor}})
     assert found(tmp_path / "out")["a"][0]["sar"][:, 0, 0].tolist() == [2, 1]
+
+
+def test_arrays_of_bands_may_be_spelt_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "raw" / "a.h5"
+    path.parent.mkdir()
+    with h5py.File(path, "w") as file:
+        for value, name in enumerate(("S2_B02", "S2_B8A", "S2_B08")):
+            file[name] = np.full((4, 4), value, np.uint8)
+    sensor = {"files": "{key}.h5", "dataset": "S2_{band}", **GREY, "bands": ["B8", "B2"]}
+    build(tmp_path / "raw", tmp_path / "out", {"sensors": {"s2": sensor}})
+    assert found(tmp_path / "out")["a"][0]["s2"][:, 0, 0].tolist() == [2, 0]
