@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from shard_builder.archives import MemberRef
+from gfm_pipeline.errors import ItemError
+from shard_builder.archives import ArchiveReader, MemberRef
 from shard_builder.rasters.gdal import gdal, open_dataset
 from shard_builder.rasters.georeference import Affine, Georeference, crs_text
+from shard_builder.rasters.raster import Facts
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
+WORLD = {
+    "tif": (".tfw",),
+    "tiff": (".tfw",),
+    "jpg": (".jgw",),
+    "jpeg": (".jgw",),
+    "png": (".pgw",),
+    "jp2": (".j2w",),
+}
+"""Endings of world files by those of images, beside the image's own with a w and .wld."""
+MAX_WORLD_BYTES = 4096
 RPC_POINTS = 5
 """Points along a side that rational polynomials are read at."""
 LOCATION_TAGS = (33550, 33922, 34264, 34735, 50844)
@@ -116,3 +129,33 @@ def _by_polynomials(rpcs: Any, height: int, width: int) -> Georeference:
     with RPCTransformer(rpcs) as warp:
         x, y = warp.xy(rows, columns, zs=[float(rpcs.height_off)] * len(rows), offset="ul")
     return Georeference("EPSG:4326", None, tuple(zip(rows, columns, map(float, x), map(float, y), strict=True)))
+
+
+def world_file(ref: MemberRef, files: ArchiveReader) -> Georeference | None:
+    """Return the transform in the world file beside an image of a local folder; None without one.
+
+    Raises ItemError for one that is no six numbers of an area.
+    """
+    ending = ref.member.rpartition(".")[2].lower()
+    if ending not in WORLD:
+        return None
+    endings = [*WORLD[ending], f".{ending}w", ".wld"]
+    found = files.beside(ref, [name for lower in endings for name in (lower, lower.upper())], MAX_WORLD_BYTES)
+    if found is None:
+        return None
+    path, data = found
+    try:
+        a, d, b, e, x, y = map(float, data.decode("ascii", "replace").split())
+    except ValueError:
+        raise ItemError(f"{path} is no world file of {ref.source_file}: expected six numbers.") from None
+    if not all(map(math.isfinite, (a, d, b, e, x, y))) or a * e == b * d:
+        raise ItemError(f"{path} is no world file of {ref.source_file}: its numbers give no area.")
+    return Georeference(None, (a, b, x - (a + b) / 2, d, e, y - (d + e) / 2))  # x and y are of a pixel's centre
+
+
+def with_world_file(facts: Facts, ref: MemberRef, files: ArchiveReader) -> Facts:
+    """Return the facts of an image with the location of its world file, where its own tags have none."""
+    if facts.georeference is not None:
+        return facts
+    place = world_file(ref, files)
+    return facts if place is None else replace(facts, georeference=place, rules=(*facts.rules, *rules_of(place)))

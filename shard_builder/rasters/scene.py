@@ -20,7 +20,7 @@ from shard_builder.planned import PlannedRaster, Window
 from shard_builder.rasters.gdal import gdal, gdal_reason, open_dataset
 from shard_builder.rasters.georeference import Georeference
 from shard_builder.rasters.images import as_rgb
-from shard_builder.rasters.location import georeference_of, rules_of
+from shard_builder.rasters.location import georeference_of, rules_of, with_world_file
 from shard_builder.rasters.raster import Decoded, Facts, Nodata
 from shard_builder.rasters.resample import resample
 from shard_builder.rasters.tiff import MAX_SCENE_PIXELS, facts_of
@@ -48,11 +48,22 @@ class SceneHeader(NamedTuple):
 
 def read_scene_header(ref: MemberRef, files: ArchiveReader) -> SceneHeader:
     """Return what the header of a scene says; raise ItemError for what is none, and for claims that cannot be."""
-    scene = SceneRaster(files.open(ref), ref.size, ref)
+    scene = open_scene(ref, files)
     try:
         return scene.header
     finally:
         scene.close()
+
+
+def open_scene(ref: MemberRef, files: ArchiveReader, rgb: bool = False) -> SceneRaster:
+    """Open a scene, with the location of a world file beside it where it has none; raise ItemError for no scene."""
+    scene = SceneRaster(files.open(ref), ref.size, ref, rgb)
+    try:
+        scene.facts = with_world_file(scene.facts, ref, files)
+    except BaseException:
+        scene.close()
+        raise
+    return scene
 
 
 def load_scene(planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader, rgb: bool = False) -> Decoded:
@@ -61,7 +72,7 @@ def load_scene(planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader, r
     With `rgb` by the rules of `as_rgb`.
     """
     (ref,) = planned.files
-    scene = files.keep(spec.name, ref, lambda ref: SceneRaster(files.open(ref), ref.size, ref, rgb))
+    scene = files.keep(spec.name, ref, lambda ref: open_scene(ref, files, rgb))
     if planned.grid is not None:
         return resample(scene, planned, spec)
     return scene.read(planned.window or (0, 0, *scene.shape[1:]))

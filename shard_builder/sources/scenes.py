@@ -30,7 +30,7 @@ from shard_builder.rasters.band_names import in_declared_order
 from shard_builder.rasters.images import tile_windows
 from shard_builder.rasters.raster import Decoded, OpenRaster
 from shard_builder.rasters.resample import resample
-from shard_builder.rasters.scene import SceneRaster, load_scene, read_scene_header
+from shard_builder.rasters.scene import load_scene, open_scene, read_scene_header
 from shard_builder.sources.base import SOURCES, InputView, Source
 from shard_builder.sources.folder import patterns_of
 from shard_builder.sources.shared.cubes import Cube, is_cube
@@ -144,7 +144,7 @@ class Scenes(Source):
         def opened(ref: MemberRef) -> OpenRaster:
             if is_cube(ref.member):
                 return self._cube((ref,), spec, files)
-            return SceneRaster(files.open(ref), ref.size, ref)
+            return open_scene(ref, files)
 
         def one(ref: MemberRef) -> Decoded:
             part = cut(files.keep(slots[ref], ref, opened), replace(planned, files=(ref,)), spec)

@@ -178,3 +178,20 @@ def test_a_scene_of_another_projection_shows_the_same_ground(tmp_path: Path) -> 
     for _, rasters, meta in found:
         assert np.abs(rasters["a"].astype(int) - rasters["b"]).max() <= 1
         assert meta["crs"] == "EPSG:32632"
+
+
+@pytest.mark.parametrize("source", ["scenes", "folder"])
+def test_world_files_tell_scenes_apart(source: str, tmp_path: Path) -> None:
+    for name, east in (("a", 600000), ("b", 600080), ("c", 630000)):
+        write(tmp_path, f"x_{name}.tif", noise(16, 16))
+        (tmp_path / "raw" / "s" / f"x_{name}.tfw").write_text(f"10\n0\n0\n-10\n{east + 5}\n5399995\n")
+    apart = {"a": TWO["a"], "c": {"files": "s/{key}_c.tif", **VALUE}}
+    settings = {"source": source, "input": str(tmp_path / "raw"), "on_error": "skip"}
+    settings |= {"tile_px": 8} if source == "scenes" else {}
+    report = build_collection(
+        BuildConfig(**settings, output=str(tmp_path / "out"), options={"sensors": apart}), "build", lambda _: None
+    )
+    assert "apart" in report.rejected[0].reason or "no part in common" in report.rejected[0].reason
+    if source == "scenes":
+        windows = {s.key: s.rasters["b"].window for s in planned(tmp_path, {"sensors": TWO})}
+        assert windows == {"x_r0_c8": (0, 0, 8, 8), "x_r8_c8": (8, 0, 8, 8)}
