@@ -56,7 +56,7 @@ def older(folder: Path, change: Callable[[dict[str, Any]], object] = lambda tree
     """Write the manifest as it was before it had a digest."""
     path = folder / "manifest.json"
     tree = json.loads(path.read_text())
-    del tree["manifest_sha256"], tree["file_sha256"]
+    del tree["manifest_sha256"], tree["file_sha256"], tree["synthetic"]
     change(tree)
     path.write_bytes(canonical(tree))
 
