@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,12 +114,16 @@ def georeference_of(dataset: DatasetReader) -> Georeference | None:
 
 
 def _crs(crs: Any) -> str | None:
-    if not crs:
-        return None
-    code = crs.to_authority(confidence_threshold=100)
-    if code and code[0] in ("EPSG", "ESRI"):
-        return crs_text(":".join(code))
-    return crs_text(crs.to_wkt(version="WKT2_2019"))
+    return _crs_of(crs.to_wkt(version="WKT2_2019")) if crs else None
+
+
+@lru_cache(maxsize=256)
+def _crs_of(wkt: str) -> str | None:
+    """Return a system as georeferences name it; looking for the code of one that states none takes PROJ 0.3 s."""
+    from rasterio.crs import CRS
+
+    code = CRS.from_wkt(wkt).to_authority(confidence_threshold=100)
+    return crs_text(":".join(code) if code and code[0] in ("EPSG", "ESRI") else wkt)
 
 
 def _by_polynomials(rpcs: Any, height: int, width: int) -> Georeference:
