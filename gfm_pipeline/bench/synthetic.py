@@ -38,7 +38,7 @@ def synthetic_mixture(config: DataConfig) -> Mixture:
     normalisation = {
         name: Normalisation((0.0,) * len(spec.bands), (1.0,) * len(spec.bands)) for name, spec in sensors.items()
     }
-    return Mixture(streams, sensors, normalisation, {}, 1, "")
+    return Mixture(streams, sensors, {}, normalisation, {}, 1, "")
 
 
 def synthetic_batches(

@@ -42,6 +42,8 @@ class Agreed:
     """As the first collection has it, with the bands that are read."""
     collections: tuple[Collection, ...]
     """Those whose statistics count: all that carry the sensor, as it is read."""
+    nodata: tuple[float, ...] = ()
+    """Every value that a collection which is read declares for "nothing was measured here", in order."""
 
 
 def agree(collections: Sequence[Collection], uses: Mapping[str, StreamUse]) -> dict[str, Agreed]:
@@ -83,7 +85,8 @@ def _agree_about(sensor: str, collections: Sequence[Collection], uses: Mapping[s
             )
         match_bands(_spec(other, sensor).bands, bands, f"collection {other.name}, sensor {sensor}")
     counted = [one for one in carrying if one in read or _complaint(sensor, first, one, bands, chosen is None) is None]
-    return Agreed(_joined(sensor, bands, read), tuple(counted))
+    declared = {spec.nodata for spec in (_spec(one, sensor) for one in read) if spec.nodata is not None}
+    return Agreed(_joined(sensor, bands, read), tuple(counted), tuple(sorted(declared)))
 
 
 def _chosen_bands(sensor: str, reading: Mapping[str, StreamUse]) -> tuple[str, tuple[str, ...]] | None:
@@ -136,7 +139,7 @@ def _joined(sensor: str, bands: tuple[str, ...], read: Sequence[Collection]) -> 
         if len(declared) > 1:
             _log.warning(
                 "collections declare several nodata values of sensor %s (%s): each is read by its own, and an exported "
-                "model takes NaN alone for not measured",
+                "model takes any of them for not measured",
                 sensor,
                 ", ".join(f"{value:g}" for value in sorted(declared)),
             )

@@ -58,6 +58,8 @@ class Mixture:
     """By name, in the order of the configuration."""
     sensors: dict[str, SensorSpec]
     """Every sensor that some stream uses, with the bands that are read of it, see `agree`."""
+    nodata: dict[str, tuple[float, ...]]
+    """By sensor, the nodata values that its collections declare; a collection's rasters are read by its own."""
     normalisation: dict[str, Normalisation]
     """By sensor, over all collections of the mixture that carry it."""
     manifest_digests: dict[str, str]
@@ -115,6 +117,7 @@ def open_mixture(config: DataConfig) -> Mixture:
     return Mixture(
         streams=streams,
         sensors=sensors,
+        nodata={name: found.nodata for name, found in agreed.items()},
         normalisation=normalisation,
         manifest_digests={
             name: opened[_collection_url(config.root, name)].digest

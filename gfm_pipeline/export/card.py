@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from gfm_pipeline.export.merge import Merged
+from gfm_pipeline.export.settings import declared_nodata
 from gfm_pipeline.viz.reconstruct import TrainedModel
 
 
@@ -67,7 +68,9 @@ def _sensors(config: dict[str, Any]) -> Iterator[str]:
     for name, spec in config["sensors"].items():
         moments = config["normalisation"][name]
         mean, std = (", ".join(f"{value:.4g}" for value in moments[kind]) for kind in ("mean", "std"))
-        nodata = "" if spec["nodata"] is None else f"{spec['nodata']:g}"
+        values = declared_nodata(spec)
+        several = values if isinstance(values, tuple) else () if values is None else (values,)
+        nodata = ", ".join(f"{value:g}" for value in several)
         yield f"| {name} | {', '.join(spec['bands'])} | {spec['units']} | {nodata} | {mean} | {std} |"
 
 

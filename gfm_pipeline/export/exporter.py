@@ -82,7 +82,10 @@ def model_config(run: TrainedModel, merged: Merged | None) -> dict[str, Any]:
         "version": VERSION,
         "image_px": run.config.data.image_px,
         "model": model,
-        "sensors": {name: spec.model_dump(mode="json") for name, spec in run.state.sensors.items()},
+        "sensors": {
+            name: spec.model_dump(mode="json") | {"nodata_values": list(run.state.nodata.get(name, ()))}
+            for name, spec in run.state.sensors.items()
+        },
         "normalisation": run.state.normalisation,
         "merged_experts": None if merged is None else merged.described(),
         "trained": {"steps": run.state.step, "collections": run.state.manifests},

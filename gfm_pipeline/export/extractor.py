@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gfm_pipeline.export.settings import Nodata, declared_nodata
 from gfm_pipeline.models.msgfm import MsGFM
 from gfm_pipeline.models.swin import check_size
 from gfm_pipeline.sensors.missing import unmeasured_tensor
@@ -22,7 +23,8 @@ class SensorEncoder(nn.Module):
     A call takes {sensor: [B,C,H,W]} in the sensors' own units (`config["sensors"]` names bands and units) and returns,
     by sensor, pooled features [B,D]; with `features_only`, the maps of all stages, [B,channels,i,j] each, as
     `feature_info` describes them. What was not measured becomes the mean, as in training: NaN, and the sensor's
-    `nodata` (`nodata[sensor]` of this object, which may be set for images that use another value).
+    `nodata`: every value that a collection of the training declared. `nodata[sensor]` of this object holds one value,
+    several or None, and may be set for images that use another one, or of which such a value is a measured pixel.
 
     Images may have any type and any height and width that the encoder's stride divides; they are treated as by a model
     built for that size, whatever the size of training was. Other sizes raise ConfigError.
@@ -38,7 +40,7 @@ class SensorEncoder(nn.Module):
         self.encoder = model.encoder
         self.mask_token_D = model.mask_token_D
         self.bands = {sensor: tuple(config["sensors"][sensor]["bands"]) for sensor in sensors}
-        self.nodata: dict[str, float | None] = {sensor: config["sensors"][sensor].get("nodata") for sensor in sensors}
+        self.nodata: dict[str, Nodata] = {sensor: declared_nodata(config["sensors"][sensor]) for sensor in sensors}
         self._double = {sensor for sensor in sensors if config["sensors"][sensor].get("dtype") == "float64"}
         encoder = config["model"]["encoder"]
         self._patch_px: int = encoder["patch_px"]

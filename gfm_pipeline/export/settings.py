@@ -99,6 +99,8 @@ SECTIONS: dict[str, dict[str, Option]] = {
 }
 """The options of a model, by section, as config.json writes them."""
 
+Nodata = float | tuple[float, ...] | None
+
 _DERIVED = {"stride_px", "num_features"}
 """Of the encoder, for the reader of the file: computed from the others."""
 
@@ -167,6 +169,15 @@ def model_settings(config: dict[str, Any], pretrained_window: tuple[int, ...]) -
     return Settings(**{name: Settings(**section) for name, section in sections.items()})
 
 
+def declared_nodata(spec: dict[str, Any]) -> Nodata:
+    """Return what says "nothing was measured here" in an entry of `sensors`: a value, several, or None for NaN alone.
+
+    Collections of the training may each have had a value of their own; older exports have no more than one.
+    """
+    several = tuple(spec.get("nodata_values") or ())
+    return several if len(several) > 1 else spec.get("nodata")
+
+
 def _section(given: Any, name: str) -> dict[str, Any]:
     where = f"model.{name}"
     given = _mapping(given, where)
@@ -217,6 +228,9 @@ def _check_sensors(config: dict[str, Any]) -> None:
             raise Damaged(f"{where}.units is {spec.get('units')!r}, expected text")
         if spec.get("nodata") is not None and not _is_number(spec["nodata"]):
             raise Damaged(f"{where}.nodata is {spec['nodata']!r}, expected a number or null")
+        several = spec.get("nodata_values", [])
+        if not isinstance(several, list) or not all(map(_is_number, several)):
+            raise Damaged(f"{where}.nodata_values is {several!r}, expected a list of numbers")
         moments = _mapping(normalisation.get(name), f"normalisation.{name}")
         for kind in ("mean", "std"):
             values: Any = moments.get(kind)

@@ -7,6 +7,7 @@ file can say so (masks, alpha, fill values, tags that are nearly equal) to this 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,13 +58,20 @@ def is_declared(raster: NDArray[np.generic], value: float) -> NDArray[np.bool_]:
     return found | near
 
 
-def unmeasured_tensor(image: Tensor, nodata: float | None) -> Tensor | None:
+def unmeasured_tensor(image: Tensor, nodata: float | Sequence[float] | None) -> Tensor | None:
     """Return where nothing was measured in a tensor of any type, bool and shaped like it; None when that is known to
     be nowhere. What is there is not looked at, so that no value has to come from the device.
+
+    `nodata` may be several values, for images of archives that use different ones.
     """
     integral = not image.is_floating_point()
     # As int64: torch would bring a number to the type of the pixels, where 65535 becomes the 255 of uint8.
-    missing: Tensor | None = _missing(image.long() if integral else image, nodata, integral)
+    pixels = image.long() if integral else image
+    missing: Tensor | None = None
+    for value in nodata or (None,) if isinstance(nodata, Sequence) else (nodata,):
+        found: Tensor | None = _missing(pixels, value, integral)
+        if found is not None:
+            missing = found if missing is None else missing | found
     return missing
 
 

@@ -64,6 +64,8 @@ class CheckpointState(StrictModel):
     loader: dict[str, Any]
     config: dict[str, Any]
     sensors: dict[str, SensorSpec]
+    nodata: dict[str, tuple[float, ...]] = {}
+    """By sensor, every nodata value that its collections declare; not there in older ones, whose sensors name one."""
     normalisation: dict[str, dict[str, list[float]]]
     """Per sensor the mean and std that inputs were normalised with."""
     manifests: dict[str, str]

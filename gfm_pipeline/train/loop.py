@@ -151,6 +151,7 @@ class Training:
             loader=self._loader.state(step).to_dict(),
             config=run.config.model_dump(mode="json"),
             sensors=run.mixture.sensors,
+            nodata=run.mixture.nodata,
             normalisation={
                 sensor: {"mean": list(map(float, norm.mean)), "std": list(map(float, norm.std))}
                 for sensor, norm in run.mixture.normalisation.items()

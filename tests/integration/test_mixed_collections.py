@@ -8,8 +8,13 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import torch
 
+from gfm_pipeline.export.embed import embed_collection
+from gfm_pipeline.export.exporter import export_run
+from gfm_pipeline.export.pretrained import load_encoder
 from gfm_pipeline.sensors import Display, SensorSpec
 from gfm_pipeline.sensors.render import MISSING
 from tests.integration.test_pretrain import TINY
@@ -81,3 +86,22 @@ def test_they_train_together_and_the_loss_is_that_of_any_number_of_ranks(shards:
     for way in ("s2-to-s2", "s2-to-dsm", "dsm-to-s2", "dsm-to-dsm"):
         picture = imagecodecs.imread(out / f"both.v1-{way}.png")[..., :3]
         assert (np.abs(picture.astype(int) - MISSING).max(axis=2) < 3).mean() > 0.02  # neutral, in the truth at least
+    export_run(tmp_path / "a" / "run", tmp_path / "model")
+    compare_exported(tmp_path / "model", shards, tmp_path)
+
+
+def compare_exported(model: Path, shards: Path, scratch: Path) -> None:
+    """What is exported leaves out the nodata values of both collections, as the loader does."""
+    encoder = load_encoder(model)
+    assert encoder.nodata["s2"] == (-1, 0)
+    assert "| -1, 0 |" in (model / "README.md").read_text()
+    for name, spec, prefix in (("unsigned", UNSIGNED, "one"), ("signed", SIGNED, "other")):
+        embed_collection(model, str(shards / name), scratch / f"{name}.parquet")
+        embedded = {row["key"]: row for row in pq.read_table(scratch / f"{name}.parquet").to_pylist()}
+        for key, rasters in samples(spec, prefix):
+            order = slice(None, None, -1) if spec is SIGNED else slice(None)
+            images = {"s2": rasters["s2"][order].copy(), "dsm": rasters["dsm"]}
+            with torch.inference_mode():
+                found = encoder({sensor: torch.from_numpy(image)[None] for sensor, image in images.items()})
+            for sensor, features in found.items():
+                np.testing.assert_allclose(features[0].numpy(), embedded[key][sensor], atol=2e-6, err_msg=key)

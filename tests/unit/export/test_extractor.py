@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 import torch
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 
-from gfm_pipeline.errors import ConfigError
+from gfm_pipeline.errors import CheckpointError, ConfigError
 from gfm_pipeline.export.embed import embed_collection
 from gfm_pipeline.export.pretrained import load_encoder, load_pretrained
 from gfm_pipeline.models.config import EncoderConfig, ModelConfig, MoEConfig
@@ -75,6 +77,28 @@ def test_nodata_becomes_the_mean_in_any_type(exported: Path, sensor: str, dtype:
     seen = encoder.normalise(image.to(dtype), sensor)
     assert seen[0, 0, 3, 4] == 0
     assert int((seen == 1).sum()) == seen.numel() - 1
+
+
+def test_any_of_several_nodata_values_becomes_the_mean(tmp_path: Path) -> None:
+    """Collections of the training may each have had their own; an export from before they were listed names one."""
+    make_export(tmp_path, SPECS)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["sensors"]["dsm"] |= {"nodata": None, "nodata_values": [-32768.0, -9999.0, 0.1]}
+    config["sensors"]["s2"]["nodata_values"] = []
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    encoder = load_encoder(tmp_path)
+    assert encoder.nodata["s2"] == 0
+    image = torch.full((1, 1, 32, 32), 120, dtype=torch.float64)
+    image[0, 0, 0, :5] = torch.tensor([-32768, -9999, 0.1, math.nan, -1], dtype=torch.float64)
+    assert (encoder.normalise(image, "dsm")[0, 0, 0, :5] == 0).tolist() == [True] * 4 + [False]
+    assert (encoder.normalise(image.nan_to_num().to(torch.int32), "dsm")[0, 0, 0, :2] == 0).all()
+    encoder.nodata["dsm"] = ()
+    assert (encoder.normalise(image, "dsm") == 0).sum() == 1  # NaN
+    for wrong in ("-9999", [None], [math.inf], {"a": 1}):
+        config["sensors"]["dsm"]["nodata_values"] = wrong
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(CheckpointError, match=r"sensors\.dsm\.nodata_values is .* expected a list of numbers"):
+            load_encoder(tmp_path)
 
 
 def test_a_number_beside_nodata_is_a_pixel(exported: Path) -> None:
