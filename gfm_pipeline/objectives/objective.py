@@ -5,8 +5,9 @@ configuration uses. Configurations must be checkable without loading torch, so o
 models, inside their methods.
 
 What an objective trains beside the model (a projection head, say) it returns from `build`; it then belongs to the
-model, as `objectives.<name>...`: optimiser, checkpoints and ZeRO find it there. What it must not train (a teacher) it
-keeps to itself, as a plain attribute, where none of them looks.
+model, as `objectives.<name>...`: optimiser, checkpoints and ZeRO find it there. Its buffers (the statistics of a
+norm) are saved and restored as well; after each update every rank has those of the first. What must be neither trained
+nor saved (a teacher) an objective keeps to itself, as a plain attribute, where none of them looks.
 """
 
 from __future__ import annotations

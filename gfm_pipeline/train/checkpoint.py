@@ -2,7 +2,7 @@
 
 checkpoints/step-00000400/
     part-00000-of-00002.safetensors  what rank 0 of 2 wrote: param/<name>, exp_avg/<name>, exp_avg_sq/<name> in fp32;
-                                     of a frozen parameter the first alone
+                                     of a frozen parameter the first alone; buffer/<name> as it is, of objectives
     state.json                       format version, step, loader state, resolved config, sensors, checksums of the
                                      parts; the commit record, written when all parts are there
 checkpoints/latest                   name of the newest complete checkpoint, written last
@@ -90,6 +90,16 @@ def named_parameters(model: MsGFM) -> Iterator[tuple[str, nn.Parameter]]:
         yield canonical_name(name, layers), parameter
 
 
+def objective_buffers(model: MsGFM) -> Iterator[tuple[str, Tensor]]:
+    """Yield (name, buffer) of what the modules of objectives keep beside their parameters, as a norm's statistics do.
+
+    All ranks hold the same. Buffers that a module does not want saved are not among them.
+    """
+    for name, value in model.objectives.state_dict(keep_vars=True).items():
+        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+            yield f"objectives.{name}", value
+
+
 def read_state(folder: Path) -> CheckpointState:
     """Return state.json of a checkpoint; raise CheckpointError when it is damaged or of another version."""
     path = folder / STATE
@@ -127,12 +137,12 @@ class StoredTensors:
         self._open: dict[str, Any] = {file: safe_open(folder / file, framework="pt") for file in files}
         self._file_of = {key: file for file, handle in self._open.items() for key in list(handle.keys())}
 
-    def names(self) -> set[str]:
-        """Return the canonical parameter names that the files hold."""
-        return {key.removeprefix("param/") for key in self._file_of if key.startswith("param/")}
+    def names(self, part: str = "param") -> set[str]:
+        """Return the canonical names of the parameters, or buffers, that the files hold."""
+        return {key.removeprefix(f"{part}/") for key in self._file_of if key.startswith(f"{part}/")}
 
-    def read(self, key: str, like: Tensor) -> Tensor:
-        """Return the tensor `key` in fp32 on the device of `like`; it must have the shape of `like`."""
+    def read(self, key: str, like: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return the tensor `key` on the device of `like`; it must have the shape of `like`."""
         if key not in self._file_of:
             raise CheckpointError(f"{self.folder} holds no tensor {key}.")
         value: Tensor = self._open[self._file_of[key]].get_tensor(key)
@@ -140,7 +150,7 @@ class StoredTensors:
             raise CheckpointError(
                 f"{self.folder}: {key} has shape {list(value.shape)}, the model expects {list(like.shape)}."
             )
-        return value.to(like.device, torch.float32)
+        return value.to(like.device, dtype)
 
 
 def verify_files(folder: Path, state: CheckpointState, names: list[str]) -> None:
@@ -150,7 +160,10 @@ def verify_files(folder: Path, state: CheckpointState, names: list[str]) -> None
 
 
 def check_names(model: MsGFM, tensors: StoredTensors, folder: Path) -> None:
-    """Raise CheckpointError unless the files hold the parameters of the model and no others."""
+    """Raise CheckpointError unless the files hold the parameters of the model, its buffers, and no others.
+
+    Checkpoints of before buffers were saved hold none.
+    """
     stored = tensors.names()
     own = {name for name, _ in named_parameters(model)}
     if not model.objectives:  # a model outside of training: what objectives train beside it is not a part of it
@@ -158,6 +171,9 @@ def check_names(model: MsGFM, tensors: StoredTensors, folder: Path) -> None:
     # Experts of other ranks are in the files and not in this process.
     missing = sorted(own - stored)
     unexpected = sorted(name for name in stored - own if not is_expert_name(name) or not any(map(is_expert_name, own)))
+    kept, buffers = tensors.names("buffer"), {name for name, _ in objective_buffers(model)}
+    if model.objectives and kept:
+        missing, unexpected = missing + sorted(buffers - kept), unexpected + sorted(kept - buffers)
     if missing or unexpected:
         raise CheckpointError(
             f"{folder} is of another model: {len(missing)} parameters missing (first: {missing[:1]}), "

@@ -50,6 +50,13 @@ class World:
         """Return this world with another group, for a second thread to use; every rank must call it."""
         return replace(self, group=_cpu_group())
 
+    def take_from_first(self, values: torch.Tensor) -> None:
+        """Set a tensor to the first rank's; every rank must call it."""
+        if self.size > 1:
+            raw = values.detach().contiguous().reshape(-1).view(torch.uint8)  # not every type can be sent
+            torch.distributed.broadcast(raw, 0)
+            values.data.copy_(raw.view(values.dtype).reshape(values.shape))
+
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Return the elementwise sum of a tensor over all ranks."""
         torch.distributed.all_reduce(values)

@@ -5,6 +5,7 @@ A checkpoint in an object store is first brought to this machine, each of its ra
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
@@ -29,11 +30,14 @@ from gfm_pipeline.train.checkpoint import (
     StoredTensors,
     check_names,
     named_parameters,
+    objective_buffers,
     read_state,
     verify_files,
 )
 from gfm_pipeline.train.comm import World
 from gfm_pipeline.train.moments import set_parts, start_moments
+
+_log = logging.getLogger(__name__)
 
 
 def latest_name(store: Store) -> str | None:
@@ -144,6 +148,12 @@ def _set(folder: Path, state: CheckpointState, engine: Any, model: MsGFM) -> Non
     start_moments(engine, state.step if state.updates is None else state.updates)
     for name, parameter in named_parameters(model):
         set_parts(engine, parameter, partial(_read_part, tensors, name, parameter))
+    stored = tensors.names("buffer")
+    for name, buffer in objective_buffers(model):
+        if name in stored:
+            buffer.copy_(tensors.read(f"buffer/{name}", buffer, buffer.dtype))
+        else:
+            _log.warning("%s is of before buffers were saved: %s begins anew", folder, name)
 
 
 def _read_part(tensors: StoredTensors, name: str, like: Tensor, part: str) -> Tensor:

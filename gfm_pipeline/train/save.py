@@ -31,6 +31,7 @@ from gfm_pipeline.train.checkpoint import (
     StoredFile,
     checkpoint_name,
     named_parameters,
+    objective_buffers,
     sha256_of,
 )
 from gfm_pipeline.train.comm import World
@@ -140,6 +141,9 @@ def collect_share(engine: Any, model: MsGFM, world: World) -> dict[str, Tensor]:
             value = full_part(engine, parameter, part)
             if writer == world.rank:
                 share[f"{part}/{name}"] = value.to("cpu", torch.float32, copy=True).contiguous()
+    if world.is_first:
+        for name, value in objective_buffers(model):
+            share[f"buffer/{name}"] = value.detach().to("cpu", copy=True).contiguous()
     return share
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from gfm_pipeline.data.batch import HeterogeneousBatch
 from gfm_pipeline.models.msgfm import MsGFM
 from gfm_pipeline.models.seeding import mix_seed
+from gfm_pipeline.train.checkpoint import objective_buffers
 from gfm_pipeline.train.comm import World
 
 
@@ -70,8 +71,13 @@ def train_step(
 
     Every random draw of a pass comes from a generator seeded by (seed, step, lane), so a step depends neither on
     how many ranks share the lanes nor on what ran before: resuming needs no generator state.
+
+    Buffers of objectives change in forward passes, on every rank by its own lanes. After an update all ranks take those
+    of the first, as torch's DistributedDataParallel has it; without one they are as before.
     """
     losses: dict[LossName, Tensor] = {}
+    buffers = dict(objective_buffers(model))
+    before = {name: buffer.clone() for name, buffer in buffers.items()}
     model.take_tallies()
     num_images = num_skipped = 0
     for index, lane in enumerate(lanes):
@@ -90,4 +96,9 @@ def train_step(
         num_skipped += sum(len(part.skipped) for part in batch.streams.values())
         num_images += sum(len(image) for part in batch.streams.values() for image in part.images.values())
     updated = bool(engine.was_step_applied())
+    for name, buffer in buffers.items():
+        if updated:
+            world.take_from_first(buffer)
+        else:
+            buffer.copy_(before[name])
     return StepResult(losses, model.take_tallies(), engine.update_gate.norm, num_images, num_skipped, updated)
