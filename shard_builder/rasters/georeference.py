@@ -27,6 +27,8 @@ Size = tuple[int, int]
 TRUE_SCALE = 0.01
 """Up to this share a projection's scale is left out of `gsd_m`: that of UTM is 0.0004 at most, by design."""
 LONG_LAT = "OGC:CRS84"
+HALF = 0.5 + 1e-6
+"""Of a pixel, and what coordinates are rounded by: rasters that are further apart do not lie together."""
 
 
 @dataclass(frozen=True)
@@ -50,29 +52,19 @@ class Georeference:
 
     def lies_with(self, size: Size, other: Georeference, other_size: Size) -> bool:
         """Return whether the corners of two rasters (height, width) agree to half a pixel of the coarser."""
-        return self.apart(size, other, other_size) <= 0.5
+        return self.apart(size, other, other_size) <= HALF
 
     def apart(self, size: Size, other: Georeference, other_size: Size) -> float:
-        """Return how far the corners of two rasters lie apart at most, in pixels of the coarser; infinite: not known.
+        """Return how far the corners of two rasters lie apart at most, in rows or columns of the coarser.
 
-        Where one of them has no coordinate reference system, its numbers are taken to be of the other's. Rasters
-        without a grid lie together where all their points do.
+        Infinite where that is not known. Where one of them has no coordinate reference system, its numbers are taken
+        to be of the other's. Rasters without a grid lie together where all their points do.
         """
         if self.transform is None or other.transform is None:
             return 0.0 if self == other and size == other_size else math.inf
-        pixel = max(_pixel_size(place.transform) for place in (self, other) if place.transform)
-        corners = np.array([(0, 0), (0, 1), (1, 0)], float)
-        theirs = at(other.transform, *(corners * other_size).T)
-        if not same_crs(self.crs, other.crs):
-            assert self.crs is not None and other.crs is not None  # noqa: PT018
-            if not is_earthly(self.crs) or not is_earthly(other.crs):
-                return math.inf
-            theirs = transform_points(other.crs, self.crs, *theirs)
-            pixel = max(_pixel_size(self.transform), _spacing(theirs) / max(other_size))
-        ours = at(self.transform, *(corners * size).T)
-        with np.errstate(invalid="ignore"):
-            apart = float(np.hypot(ours[0] - theirs[0], ours[1] - theirs[1]).max()) / pixel
-        return apart if math.isfinite(apart) else math.inf
+        if not same_crs(self.crs, other.crs) and not all(map(is_earthly, filter(None, (self.crs, other.crs)))):
+            return math.inf
+        return min(_steps(self, size, other, other_size), _steps(other, other_size, self, size))
 
     @property
     def described(self) -> str:
@@ -193,9 +185,11 @@ def _metres(crs: str) -> float:
     return float(found.axis_info[0].unit_conversion_factor) if found is not None and found.is_projected else 0.0
 
 
-def _pixel_size(transform: Affine) -> float:
-    return math.hypot(transform[0], transform[3])
-
-
-def _spacing(corners: tuple[NDArray[np.float64], NDArray[np.float64]]) -> float:
-    return float(np.hypot(corners[0][1:] - corners[0][0], corners[1][1:] - corners[1][0]).max())
+def _steps(place: Georeference, size: Size, other: Georeference, other_size: Size) -> float:
+    """Return how far the corners of two rasters lie apart at most, in rows or columns of the first."""
+    corners = np.array([(0, 0), (0, 1), (1, 0)], float)
+    there = corners * other_size
+    rows, columns = to_pixels(there[:, 0], there[:, 1], other, place)
+    with np.errstate(invalid="ignore"):
+        apart = float(np.abs(np.array([rows, columns]).T - corners * size).max())
+    return apart if math.isfinite(apart) else math.inf

@@ -89,7 +89,7 @@ class BigEarthNet(Source):
     def load(self, planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Decoded:
         """Return the bands of a patch over each other, [C,H,W]."""
         parts = [decode_tiff(files.read(ref), ref) for ref in planned.files]
-        return parts[0] if spec.kind == "labels" else stack_bands(parts, spec.bands, planned.files)
+        return parts[0] if spec.kind == "labels" else stack_bands(parts, spec.bands, planned.files, published=True)
 
     def _read_tables(self, view: InputView, names: Iterable[str]) -> _Pairs | None:
         """Tell the labels of all patches that the tables know; return the pairs of version 2."""

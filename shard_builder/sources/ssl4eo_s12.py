@@ -50,7 +50,7 @@ class SSL4EOS12(Source):
 
     def load(self, planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Decoded:
         """Return the series [T,C,H,W] of a sensor."""
-        return load_stack(planned, spec.bands, lambda ref: decode_tiff(files.read(ref), ref))
+        return load_stack(planned, spec.bands, lambda ref: decode_tiff(files.read(ref), ref), published=True)
 
     def plan(self, view: InputView, sensor: str, place: str, found: Acquisitions) -> None:
         """Plan the series of a sensor at a place, if every acquisition has all bands and a date."""

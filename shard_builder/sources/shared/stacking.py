@@ -15,26 +15,35 @@ from gfm_pipeline.shards.codec import Raster
 from shard_builder.archives import MemberRef
 from shard_builder.planned import PlannedRaster
 from shard_builder.rasters.band_names import check_band
+from shard_builder.rasters.georeference import HALF
 from shard_builder.rasters.raster import Decoded, nodata_of_bands
 
 
-def load_stack(planned: PlannedRaster, bands: Sequence[str], one: Callable[[MemberRef], Decoded]) -> Decoded:
+def load_stack(
+    planned: PlannedRaster, bands: Sequence[str], one: Callable[[MemberRef], Decoded], published: bool = False
+) -> Decoded:
     """Return the raster of files that hold a band each (or all bands, where `bands` is empty), date by date.
 
     [C,H,W] for the files of one date, [T,C,H,W] for more or where the plan gives a date to each step. `one` decodes
-    a file to [C,H,W]. Raises ItemError for files that do not fit together.
+    a file to [C,H,W], `published` is as in `stack_bands`. Raises ItemError for files that do not fit together.
     """
     per_date = len(bands) or 1
     steps = [planned.files[i : i + per_date] for i in range(0, len(planned.files), per_date)]
-    loaded = [stack_bands([one(ref) for ref in files], bands, files) if bands else one(files[0]) for files in steps]
+    loaded = [
+        stack_bands([one(ref) for ref in files], bands, files, published) if bands else one(files[0]) for files in steps
+    ]
     return stack_dates(loaded, planned) if len(steps) > 1 or planned.dates else loaded[0]
 
 
-def stack_bands(parts: Sequence[Decoded], bands: Sequence[str], files: Sequence[MemberRef]) -> Decoded:
+def stack_bands(
+    parts: Sequence[Decoded], bands: Sequence[str], files: Sequence[MemberRef], published: bool = False
+) -> Decoded:
     """Return rasters [1,h,w] of one place as one [C,H,W], H and W those of the finest.
 
     Stated rule: a coarser band is repeated, every pixel f x f times, where f is an exact factor; its values stay its
-    own. Raises ItemError for any other size, more than one band in a file, or types that differ.
+    own. Corners lie together to half a pixel of the coarser. Those of the bands of a `published` patch, which its
+    authors brought together, need only have ground in common: some were rounded to grids that start elsewhere. Raises
+    ItemError for any other size or place, more than one band in a file, or types that differ.
     """
     height, width = (max(part.raster.shape[axis] for part in parts) for axis in (-2, -1))
     rows: list[Raster] = []
@@ -54,7 +63,7 @@ def stack_bands(parts: Sequence[Decoded], bands: Sequence[str], files: Sequence[
         rows.append(part.raster.repeat(factor, axis=1).repeat(factor, axis=2))
         mask = None if part.mask is None else np.broadcast_to(part.mask, part.raster.shape)
         masks.append(None if mask is None else mask.repeat(factor, axis=1).repeat(factor, axis=2))
-    _check_one_place(parts, files)
+    _check_one_place(parts, files, max(height, width) if published else HALF)
     finest = next(part for part in parts if part.raster.shape[1:] == (height, width))
     rules = tuple(f"{', '.join(names)} repeated {f} x {f}" for f, names in sorted(repeated.items()))
     told = tuple(value for part in parts for value in nodata_of_bands(part.facts.nodata, 1))
@@ -89,7 +98,7 @@ def stack_dates(parts: Sequence[Decoded], planned: PlannedRaster) -> Decoded:
     return Decoded(np.stack(_same_type(rasters, files)), facts, None, _masks(masks, rasters, np.stack))
 
 
-def _check_one_place(parts: Sequence[Decoded], files: Sequence[MemberRef], most: float = 0.5) -> None:
+def _check_one_place(parts: Sequence[Decoded], files: Sequence[MemberRef], most: float) -> None:
     """Raise ItemError for files whose corners lie more than so many pixels apart; those without any say nothing."""
     placed = [(part, ref) for part, ref in zip(parts, files, strict=True) if part.facts.georeference]
     for part, ref in placed[1:]:

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 from shard_builder.archives import MemberRef
-from shard_builder.rasters.georeference import Georeference
+from shard_builder.rasters.georeference import Affine, Georeference
 from shard_builder.rasters.outline import footprint as outline
 from shard_builder.rasters.tiff import read_georeference
 from tests.make.archives import tiff
@@ -59,6 +59,21 @@ def test_a_transform_without_a_system_can_be_compared_and_has_no_place(keys: tup
     assert found.gsd_m(8, 8) is None
     assert found.lies_with((8, 8), found, (8, 8))
     assert not found.lies_with((8, 8), apart, (8, 8))
+
+
+@pytest.mark.parametrize(
+    ("moved", "together"),
+    [((0.5, 0.5), True), ((0.42, -0.42), True), ((0.51, 0.0), False), ((0.0, -0.51), False), ((0.0, 100.0), False)],
+)
+@pytest.mark.parametrize("transform", [(6e-4, 0.0, -91.8, 0.0, -3e-4, 18.5), (40.0, -30.0, 5e5, -30.0, -40.0, 5e6)])
+def test_rasters_lie_together_to_half_a_pixel_of_the_coarser_in_every_direction(
+    transform: Affine, moved: tuple[float, float], together: bool
+) -> None:
+    coarse = Georeference("EPSG:32615", transform)
+    a, b, c, d, e, f = coarse.window(*moved).transform or transform  # type: ignore[arg-type]
+    fine = Georeference("EPSG:32615", (a / 6, b / 6, c, d / 6, e / 6, f))
+    assert coarse.lies_with((6, 6), fine, (36, 36)) is together
+    assert fine.lies_with((36, 36), coarse, (6, 6)) is together
 
 
 @pytest.mark.parametrize("bad", [math.inf, math.nan, 0.0])
