@@ -25,9 +25,10 @@ class InitConfig(StrictModel):
 
     path: str
     """A local file of a SwinV2's weights: .safetensors, or what torch.save wrote; timm's names, those of SwinV2's own
-    code or SimMIM's."""
+    code or SimMIM's; or the model.safetensors that gfm export wrote, of which the encoder alone is taken."""
     experts: Literal["copy", "fresh"] = "copy"
-    """copy: every expert starts as the dense MLP of its block (sparse upcycling). fresh: experts start at random."""
+    """copy: every expert starts as the dense MLP of its block (sparse upcycling), or where the file has experts as the
+    same one of those. fresh: experts start at random."""
     expert_noise: float = Field(default=0.0, ge=0)
     """copy: normal noise on each expert's weights, as a share of their deviation."""
 

@@ -1,6 +1,7 @@
 """Starting from weights of timm's SwinV2: what is copied, what is refused, what upcycling begins with."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,10 +10,11 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2
 
 from gfm_pipeline.errors import ConfigError
 from gfm_pipeline.models.config import EncoderConfig, InitConfig, ModelConfig, MoEConfig
-from gfm_pipeline.models.moe import LocalMoE
+from gfm_pipeline.models.moe import ExpertPlacement, LocalMoE, canonical_name
 from gfm_pipeline.models.msgfm import MsGFM
 from gfm_pipeline.models.transfer import start_encoder
 from gfm_pipeline.sensors import BUILTIN_SENSORS
+from tests.make_export import make_export
 
 ENCODER = {"embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4)}
 
@@ -117,6 +119,60 @@ def test_tables_of_other_windows_must_be_in_the_configuration(swin: SwinTransfor
     save_file(state, tmp_path / "timms.safetensors")
     started = start_encoder(model(window=8, image_px=64), InitConfig(path=str(tmp_path / "timms.safetensors")), seed=0)
     assert "it does not say its windows, position biases are read as of [8, 8]" in str(started)
+
+
+TWO_EXPERTS = ModelConfig(
+    encoder=EncoderConfig(embed_dim=16, depths=(2, 2), num_heads=(2, 4), window=4),
+    moe=MoEConfig(num_experts=2, blocks={2: (1,)}),
+)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_an_exported_model_is_a_start_for_other_sensors(tmp_path: Path, sharded: bool) -> None:
+    exported = make_export(tmp_path, [BUILTIN_SENSORS["dsm"]], TWO_EXPERTS)
+    placement = ExpertPlacement(1, 0) if sharded else None
+    started = MsGFM(TWO_EXPERTS, {"rgb": BUILTIN_SENSORS["rgb"]}, 32, 0, placement)
+    account = start_encoder(started, InitConfig(path=str(tmp_path / "model.safetensors")), seed=0)
+    assert "not needed (decoders, embeds, mask_token_D)" in str(account)
+    assert "are read as of" not in str(account)  # config.json beside it says the windows
+    theirs = dict(exported.encoder.named_parameters())
+    layers: Any = {name.removeprefix("encoder."): layer for name, layer in started.moe_layers()}
+    ours = {canonical_name(name, layers): value for name, value in started.encoder.named_parameters()}
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_windows_of_an_exported_model_must_be_in_the_configuration(tmp_path: Path) -> None:
+    make_export(tmp_path, [BUILTIN_SENSORS["dsm"]], TWO_EXPERTS)
+    init = InitConfig(path=str(tmp_path / "model.safetensors"))
+    with pytest.raises(ConfigError, match=r"Set model\.encoder\.pretrained_window to \[4, 4\]"):
+        start_encoder(model(2, window=8, image_px=64), init, seed=0)
+    start_encoder(model(2, window=8, image_px=64, pretrained_window=(4, 4)), init, seed=0)
+    (tmp_path / "config.json").write_text("[]")
+    assert "it does not say its windows" in str(start_encoder(model(2), init, seed=0))
+
+
+def test_experts_of_an_exported_model_need_a_place(tmp_path: Path) -> None:
+    make_export(tmp_path, [BUILTIN_SENSORS["dsm"]], TWO_EXPERTS)
+    path = str(tmp_path / "model.safetensors")
+    for experts in (1, 4):
+        words = (
+            rf"2 experts in layers\.1\.blocks\.1\.mlp, this encoder {experts}.*experts to 2 .*blocks to {{2: \[1\]}}"
+        )
+        with pytest.raises(ConfigError, match=words):
+            start_encoder(model(experts), InitConfig(path=path), seed=0)
+    fresh, plain = model(4), model(4)
+    start_encoder(fresh, InitConfig(path=path, experts="fresh"), seed=0)
+    assert torch.equal(fresh.encoder.block(2, 1).mlp.gate.weight, plain.encoder.block(2, 1).mlp.gate.weight)  # type: ignore[union-attr, arg-type]
+    make_export(tmp_path, [BUILTIN_SENSORS["dsm"]], TWO_EXPERTS.model_copy(update={"moe": MoEConfig(num_experts=1)}))
+    assert len(start_encoder(model(4), InitConfig(path=path), seed=0).into_experts) == 4
+
+
+def test_a_part_of_a_checkpoint_is_named_as_one(swin: SwinTransformerV2, tmp_path: Path) -> None:
+    state = {f"param/encoder.{name}": value.clone() for name, value in swin.state_dict().items()}
+    save_file(state, tmp_path / "part-00000-of-00001.safetensors")
+    with pytest.raises(ConfigError, match=r"part of a checkpoint.*gfm export"):
+        start_encoder(model(), InitConfig(path=str(tmp_path / "part-00000-of-00001.safetensors")), seed=0)
 
 
 @pytest.mark.parametrize(
