@@ -17,6 +17,7 @@ from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.shards.codec import Raster
 from shard_builder.archives import ArchiveReader, MemberRef
 from shard_builder.planned import PlannedRaster, Window
+from shard_builder.rasters.damage import damage_of
 from shard_builder.rasters.gdal import gdal, gdal_reason, open_dataset
 from shard_builder.rasters.georeference import Georeference
 from shard_builder.rasters.images import as_rgb
@@ -99,6 +100,7 @@ class SceneRaster:
             self.shape: tuple[int, int, int] = (data.count, data.height, data.width)
             self.dtype: np.dtype[np.generic] = np.dtype(data.dtypes[0])
             self.facts = self._facts()
+            self._damage = damage_of(data.driver, file, size, ref)
         except BaseException:
             self.close()
             raise
@@ -129,9 +131,12 @@ class SceneRaster:
             )
         part = Area(column, row, width, height)
         try:
+            self._damage.check(window)
             with gdal():
                 raster: Raster = self._dataset.read(list(range(1, self.shape[0] + 1)), window=part)
                 mask = self._mask(part)
+        except ItemError:
+            raise
         except Exception as error:  # damaged files raise types of several libraries
             raise ItemError(f"{self.ref.source_file} cannot be decoded: {gdal_reason(error)}") from error
         facts = self.facts.at(row, column)
