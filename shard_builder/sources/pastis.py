@@ -24,8 +24,8 @@ from shard_builder.archives import ArchiveReader, MemberRef, item_error
 from shard_builder.planned import OUTLINE, PlannedRaster
 from shard_builder.rasters.raster import Decoded
 from shard_builder.sources.base import SOURCES, InputView, Source
+from shard_builder.sources.shared.geojson_outline import crs_of, outline
 from shard_builder.sources.shared.npy import decode_npy
-from shard_builder.sources.shared.outline import crs_of, outline
 
 _NAME = re.compile(r"pastis(-?r)?(_benchmark)?(\.zip|\.tar(\.gz)?|\.tgz)?$", re.IGNORECASE)
 _PARTS = ("ANNOTATIONS", "DATA_S1A", "DATA_S1D", "DATA_S2", "metadata.geojson")
