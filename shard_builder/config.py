@@ -38,9 +38,10 @@ class SensorOverride(StrictModel):
     """Glob pattern: the files (archive!member) the offset applies to; all when not given."""
     offset_since: str | None = None
     """ISO 8601 date: the offset applies to images from this day on, which need a date."""
-    offset_evidence: Literal["none", "pixels"] = "none"
+    offset_evidence: Literal["none", "pixels", "product"] = "none"
     """pixels: the offset, a negative one, applies to images of Sentinel-2 whose darkest pixels show that they hold it.
-    One that shows neither is refused."""
+    product: to those whose product (SAFE) says so, in its metadata or, where these say nothing, by the baseline in its
+    name. One that shows neither is refused."""
     quantised: Quantisation | None = None
     """Store float32 in dB as 16-bit multiples of a step: lossy, with a bound that the manifest states."""
     codec: str | None = None
@@ -50,8 +51,8 @@ class SensorOverride(StrictModel):
     @field_validator("offset_evidence")
     @classmethod
     def _has_an_offset(cls, evidence: str, info: ValidationInfo) -> str:
-        if evidence == "pixels" and info.data.get("offset", 0.0) >= 0:
-            raise ValueError("pixels show an offset that is to be taken off: set a negative offset, as -1000")
+        if evidence != "none" and info.data.get("offset", 0.0) >= 0:
+            raise ValueError(f"{evidence} shows an offset that is to be taken off: set a negative offset, as -1000")
         return evidence
 
 

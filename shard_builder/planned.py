@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
 from shard_builder.archives.member import MemberRef
 from shard_builder.rasters.georeference import Georeference
 
@@ -40,6 +42,17 @@ class PlannedRaster:
     """Where the raster is resampled to; None: its own pixels, bit for bit."""
     resampling: Resampling = "bilinear"
     """How, where there is a grid."""
+    carries_offset: tuple[bool, ...] = ()
+    """Per time step (one for an image), whether the product says that its numbers hold the sensor's offset; empty
+    where no product was asked."""
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what older plans did not have, so that shards of theirs are still known."""
+        tree: dict[str, Any] = dump(self)
+        if not self.carries_offset:
+            del tree["carries_offset"]
+        return tree
 
     @property
     def source_file(self) -> str:

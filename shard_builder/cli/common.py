@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,12 +85,23 @@ def finish(report: BuildReport, config: BuildConfig, as_machine: bool) -> None:
 
 
 def nothing_packed(config: BuildConfig, reasons: Sequence[str], tried: int) -> ShardError:
-    """Return the error of a build that packs nothing, with the first of the reasons, which are by item."""
-    told = f" ({reasons[0]}{f'; {len(reasons) - 1} more' if len(reasons) > 1 else ''})" if reasons else ""
+    """Return the error of a build that packs nothing, with the commonest kind of the reasons, which are by item.
+
+    That a file was there before is no reason for that.
+    """
+    causes = [reason for reason in reasons if ": duplicate of " not in reason and not reason.endswith(" already")]
+    kinds = Counter(map(_kind_of_reason, causes or reasons))
+    commonest = max(causes or reasons, key=lambda reason: kinds[_kind_of_reason(reason)], default="")
+    told = f" ({commonest}{f'; {len(reasons) - 1} more' if len(reasons) > 1 else ''})" if reasons else ""
     return ShardError(
         f"nothing of {config.input} can be packed: {tried} samples were tried{told}. Correct the configuration or the "
         "input; failures.jsonl of a build has every reason."
     )
+
+
+def _kind_of_reason(reason: str) -> str:
+    """Return a reason without its item, and without words that name a file or a number."""
+    return re.sub(r"\S*[\d/!._]\S*", "", reason.partition(": ")[2])
 
 
 def _line(source: str, event: Event, elapsed: float, writing: float) -> dict[str, Any]:

@@ -116,6 +116,10 @@ def shift(
     if not _offset_names(planned, override):
         return raster, ()
     steps = _since(planned, override.offset_since, raster.ndim)
+    if override.offset_evidence == "product":
+        steps = steps & np.array(planned.carries_offset)
+        if not steps.any():
+            return raster, (f"{spec.name}: no offset by the product: none taken off",)
     if override.offset_evidence == "pixels" and steps.any():
         steps = steps & carries_offset(raster, measured, spec.bands, -override.offset, planned.source_file)
         if not steps.any():

@@ -96,7 +96,7 @@ class InputView:
         """Yield the files of an archive that is itself a member of one; no deeper."""
         yield from self._listed(self.reader.list_inside(ref), ref.source_file)
 
-    def add(self, key: str, sensor: str, raster: PlannedRaster, **labels: Any) -> None:
+    def add(self, key: str, sensor: str, raster: PlannedRaster, /, **labels: Any) -> None:
         """Plan one sensor of the sample `key`; what is said of a key in several calls becomes one sample.
 
         A second raster of the same sensor and key is rejected, and so is a key that no shard can hold.
@@ -196,6 +196,8 @@ class Source(ABC):
     """Sensors that a sample is complete without; label rasters are optional always."""
     tiled: ClassVar[bool] = False
     """Whether it cuts tiles, as `tile_px`, `stride_px` and `edge` say."""
+    asks_products: ClassVar[bool] = False
+    """Whether it knows what the metadata of products say, as `offset_evidence: product` needs."""
     lists_more: ClassVar[bool] = True
     """Whether its tables are published ones of the whole archive, of which an input may be a part."""
 
@@ -241,6 +243,12 @@ def make_source(config: BuildConfig) -> Source:
     for key in ("tile_px", "stride_px", "edge"):
         if key in config.model_fields_set and not kind.tiled:
             raise ConfigError(f"{key} is set, but source {config.source} packs its images whole. Remove the setting.")
+    for name, override in config.sensors.items():
+        if override.offset_evidence == "product" and not kind.asks_products:
+            raise ConfigError(
+                f"sensors.{name}.offset_evidence is product, but source {config.source} reads no metadata of products. "
+                "Use source scenes, or set it to pixels."
+            )
     return kind(config)
 
 

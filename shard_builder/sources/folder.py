@@ -36,7 +36,7 @@ from shard_builder.sources.shared.group import Gathered, Part, trouble_of
 from shard_builder.sources.shared.image import as_series, decode_image
 from shard_builder.sources.shared.npy import decode_npy
 from shard_builder.sources.shared.own_files import MASK, FoundFile, find_files
-from shard_builder.sources.shared.patterns import RESERVED, FilePattern, iso_date, key_of
+from shard_builder.sources.shared.patterns import RESERVED, FilePattern, iso_date, key_of, labels_of
 from shard_builder.sources.shared.sensor import OwnSensor, specs_of
 from shard_builder.sources.shared.stacking import load_stack
 from shard_builder.sources.shared.tiling import TILE_SUFFIX, Tiles, Whole, cut_tile
@@ -150,7 +150,7 @@ class Folder(Source):
 
     def _plan(self, view: InputView, found: FoundFile, gathered: Gathered, tiles: Tiles) -> None:
         key = key_of(self.options.key.format(**found.parts), self.room)
-        labels = {name: part for name, part in found.parts.items() if name not in ("key", *RESERVED)}
+        labels = labels_of(found.parts)
         source_file = found.refs[0].source_file
         try:
             if self.patterns[found.sensor].names & set(RESERVED):

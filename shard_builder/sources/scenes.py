@@ -16,7 +16,7 @@ are compared.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import TypeAdapter
 
@@ -37,7 +37,8 @@ from shard_builder.sources.shared.cubes import Cube, is_cube
 from shard_builder.sources.shared.footprint import Align, Scene, aligned, overlap
 from shard_builder.sources.shared.group import Gathered, Part, trouble_of
 from shard_builder.sources.shared.own_files import FoundFile, find_files
-from shard_builder.sources.shared.patterns import iso_date, key_of
+from shard_builder.sources.shared.patterns import iso_date, key_of, labels_of
+from shard_builder.sources.shared.safe import Products
 from shard_builder.sources.shared.scene_parts import cut, joined
 from shard_builder.sources.shared.sensor import OwnSensor, specs_of
 from shard_builder.sources.shared.stacking import load_stack
@@ -77,6 +78,7 @@ class Scenes(Source):
 
     reads: ClassVar[str] = "files that fit the patterns of options.sensors"
     tiled: ClassVar[bool] = True
+    asks_products: ClassVar[bool] = True
 
     def __init__(self, config: BuildConfig) -> None:
         """Raise ConfigError for patterns and sensors that cannot be."""
@@ -112,12 +114,14 @@ class Scenes(Source):
 
     def scan(self, view: InputView) -> None:
         """Plan the tiles of every place, row by row, once all files of all places are known."""
-        gathered = Gathered()
+        gathered, products = Gathered(), Products()
+        asked = any(override.offset_evidence == "product" for override in view.config.sensors.values())
+        used = products.note if asked else lambda _: False
         try:
-            for found in find_files(view, self.patterns, self.options.archives, self._optional):
+            for found in find_files(view, self.patterns, self.options.archives, self._optional, used=used):
                 self._gather(view, found, gathered)
-            for key, parts in gathered.places({spec.name: spec.bands for spec in self.sensors}):
-                self._plan_place(view, key, parts)
+            for key, parts, labels in gathered.places({spec.name: spec.bands for spec in self.sensors}):
+                self._plan_place(view, key, parts, labels, products)
         finally:
             gathered.close()
 
@@ -177,25 +181,32 @@ class Scenes(Source):
             several = "date" in found.parts and self.options.sensors[found.sensor].dates is None
             date = scene.dates[0] if several and scene.dates else ""
             part = Part(date, found.parts.get("band", ""), scene.refs, _SCENE.dump_json(scene))
-            known = gathered.add(key, found.sensor, part, {})
+            known = gathered.add(key, found.sensor, part, labels_of(found.parts))
             if known:
                 raise ItemError(f"duplicate of {known.source_file}")
         except Exception as error:
             source_file = found.refs[0].source_file
             view.reject(key, source_file, str(item_error(error, source_file)))
 
-    def _plan_place(self, view: InputView, key: str, found: dict[str, list[Part]]) -> None:
+    def _plan_place(
+        self, view: InputView, key: str, found: dict[str, list[Part]], labels: dict[str, Any], products: Products
+    ) -> None:
         scenes: dict[str, Scene] = {}
+        offsets: dict[str, tuple[bool, ...]] = {}
         for sensor, parts in found.items():
             try:
-                scenes[sensor] = self._joined(key, sensor, parts)
+                scene = self._joined(key, sensor, parts)
+                override = view.config.override(sensor)
+                if override.offset_evidence == "product":
+                    offsets[sensor] = _offsets(scene, override.offset, products, view.reader)
+                scenes[sensor] = scene
             except Exception as error:
                 source_file = parts[0].refs[0].source_file
                 view.reject(key, source_file, str(item_error(error, source_file)), len(parts))
         if not scenes:
             return
         try:
-            self._plan(view, key, scenes)
+            self._plan(view, key, scenes, labels, offsets)
         except Exception as error:
             source_file = next(iter(scenes.values())).source_file
             members = sum(len(found[sensor]) for sensor in scenes)
@@ -224,7 +235,14 @@ class Scenes(Source):
             raise ItemError(f"{key} has no {name}, in whose pixels the tiles are cut")
         return scenes[name]
 
-    def _plan(self, view: InputView, key: str, scenes: dict[str, Scene]) -> None:
+    def _plan(
+        self,
+        view: InputView,
+        key: str,
+        scenes: dict[str, Scene],
+        labels: dict[str, Any],
+        offsets: dict[str, tuple[bool, ...]],
+    ) -> None:
         home = self._home(key, scenes)
         others = [part for scene in scenes.values() for part in scene.parts or (scene,) if part is not home]
         row, column, height, width = overlap(home, others)
@@ -232,9 +250,25 @@ class Scenes(Source):
             window = (row + down, column + right, size[0], size[1])
             for sensor, scene in scenes.items():
                 planned = self._tile(sensor, scene, home, window)
-                view.add(f"{key}_r{window[0]}_c{window[1]}", sensor, planned, scene=key)
+                planned = replace(planned, carries_offset=offsets.get(sensor, ()))
+                view.add(f"{key}_r{window[0]}_c{window[1]}", sensor, planned, **(labels | {"scene": key}))
 
     def _tile(self, sensor: str, scene: Scene, home: Scene, window: Window) -> PlannedRaster:
         spec = next(spec for spec in self.sensors if spec.name == sensor)
         how = self.options.sensors[sensor].resampling or ("nearest" if spec.kind == "labels" else "bilinear")
         return aligned(window, home, scene, self.options.align, how)
+
+
+def _offsets(scene: Scene, offset: float, products: Products, files: ArchiveReader) -> tuple[bool, ...]:
+    """Return, per date of a scene (once for an image), whether its products say that its numbers carry an offset.
+
+    Raises ItemError for a product that does not say it, and for files of one date of which only some do.
+    """
+    found: dict[tuple[str, ...], tuple[bool, str]] = {}
+    for part in scene.parts or (scene,):
+        for ref in part.refs[:1]:
+            carries = products.carries_offset(ref, offset, files)
+            first, other = found.setdefault(part.dates, (carries, ref.source_file))
+            if first != carries:
+                raise ItemError(f"of {other} and {ref.source_file} only one carries an offset, by their products")
+    return tuple(carries for carries, _ in found.values())

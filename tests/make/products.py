@@ -83,19 +83,46 @@ _RESOLUTION = {"B1": 60, "B5": 20, "B6": 20, "B7": 20, "B8A": 20, "B9": 60, "B10
 """Metres; 10 for the other bands."""
 
 
-def sentinel2_safe(folder: Path, level: str = "L2A", baseline: str = "0400", packed: bool = True) -> Product:
-    """Write a SAFE product of Sentinel-2: JPEG 2000, a file for each band in its own resolution."""
+def metadata_of(level: str, offsets: tuple[float, ...], baseline: str, quantification: int = 10000) -> bytes:
+    """Return the metadata of a product of Sentinel-2: its offsets band by band, as far as the builder reads them."""
+    kind, values = ("BOA", "BOA_ADD_OFFSET_VALUES_LIST") if level == "L2A" else ("RADIO", "Radiometric_Offset_List")
+    listed = "".join(
+        f'<{kind}_ADD_OFFSET band_id="{i}">{value:g}</{kind}_ADD_OFFSET>' for i, value in enumerate(offsets)
+    )
+    tag = "BOA_QUANTIFICATION_VALUE" if level == "L2A" else "QUANTIFICATION_VALUE"
+    root = f"n1:Level-{level[1:]}_User_Product"
+    return (
+        f'<?xml version="1.0" encoding="UTF-8" standalone="no"?>\n<{root} xmlns:n1="https://psd-14.sentinel2.eo.esa.int/">'
+        f"<n1:General_Info><Product_Info><PROCESSING_BASELINE>{baseline}</PROCESSING_BASELINE></Product_Info>"
+        f'<Product_Image_Characteristics><{tag} unit="none">{quantification}</{tag}>'
+        f"{f'<{values}>{listed}</{values}>' if offsets else ''}"
+        f"</Product_Image_Characteristics></n1:General_Info></{root}>"
+    ).encode()
+
+
+def sentinel2_safe(
+    folder: Path, level: str = "L2A", baseline: str = "0400", packed: bool = True, metadata: bytes | None = None
+) -> Product:
+    """Write a SAFE product of Sentinel-2: JPEG 2000, a file for each band in its own resolution.
+
+    `metadata`: of the product, instead of what its baseline asks for; empty for none.
+    """
     rng = np.random.default_rng(2)
     sensor = "s2_l2a" if level == "L2A" else "s2"
     date = "20220703T103041" if baseline >= "0400" else "20200703T103031"
     safe = f"S2A_MSI{level}_{date}_N{baseline}_R108_T32TMT_20220703T163015.SAFE"
     top = f"{safe}/GRANULE/{level}_T32TMT_A036719_20220703T103442"
-    members: dict[str, bytes] = {f"{safe}/MTD_MSI{level}.xml": b"<xml/>", f"{safe}/manifest.safe": b"<xml/>"}
+    if metadata is None:
+        offsets = (-1000.0,) * 13 if baseline >= "0400" else ()
+        metadata = metadata_of(level, offsets, f"{baseline[:2]}.{baseline[2:]}")
+    members: dict[str, bytes] = {f"{safe}/manifest.safe": b"<xml/>"}
+    if metadata:
+        members[f"{safe}/MTD_MSI{level}.xml"] = metadata
     bands: list[Raster] = []
     for band in builtin_sensor(sensor).bands:
         metres = _RESOLUTION.get(band, 10)
         side = PX * 10 // metres
-        image = rng.integers(1001, 9000, (1, side, side)).astype(np.uint16)
+        image = rng.integers(500, 9000, (1, side, side)).astype(np.uint16)
         image[:, : max(1, side // 8)] = 0  # no data
         bands.append(image.repeat(metres // 10, 1).repeat(metres // 10, 2))
         file = f"T32TMT_{date}_B{band[1:].zfill(2)}"

@@ -72,7 +72,7 @@ class Cube:
         self._file = None if is_zarr(self._where) else files.open(refs[0])
         self._root = _open_hdf5(self._file, refs[0]) if self._file else open_zarr(refs, files)
         path = sensor.dataset or ""
-        paths = [_path_of(self._root, path, band) for band in spec.bands] if "{band}" in path else [path]
+        paths = [_path_of(self._root, path, band, self._where) for band in spec.bands] if "{band}" in path else [path]
         self._arrays = [_array(self._root, path, self._where) for path in paths]
         self._by_band = len(paths) > 1 or "{band}" in path
         first = self._arrays[0]
@@ -178,14 +178,19 @@ def _facts(said: list[CfValues], georeference: Georeference | None, bands: tuple
     )
 
 
-def _path_of(root: Any, template: str, band: str) -> str:
-    """Return the path of a band's array; at the top of a file its name may be another spelling of the band's."""
-    path = template.replace("{band}", band)
-    if "/" in template or not hasattr(root, "keys") or path in root:
-        return path
-    pattern = FilePattern(template, (band,), "dataset")
-    fits = [name for name in root.keys() if pattern.match(name)]  # noqa: SIM118  a zarr group has no other iterator
-    return fits[0] if len(fits) == 1 else path
+def _path_of(root: Any, template: str, band: str, where: str) -> str:
+    """Return the path of a band's array, in whose names the band may be spelt another way (B1, B01)."""
+    node, names = root, []
+    for part in filter(None, template.split("/")):
+        name = part.replace("{band}", band)
+        is_group = hasattr(node, "keys")
+        if is_group and name != part and name not in node:
+            pattern = FilePattern(part, (band,), "dataset")
+            fits = [other for other in node.keys() if pattern.match(other)]  # noqa: SIM118  zarr has no other iterator
+            name = fits[0] if len(fits) == 1 else name
+        names.append(name)
+        node = _child(node, name, where) if is_group and name in node else None
+    return "/".join(names)
 
 
 def _array(root: Any, path: str, where: str, text: bool = False) -> Any:
@@ -194,9 +199,7 @@ def _array(root: Any, path: str, where: str, text: bool = False) -> Any:
     for name in filter(None, path.split("/")):
         if not hasattr(node, "keys") or name not in node:
             raise ItemError(f"{where} has no array {path!r}; it holds {_names(node)}.")
-        if hasattr(node, "get") and type(node).__module__.startswith("h5py"):
-            _check_link(node, name, where)
-        node = node[name]
+        node = _child(node, name, where)
     if not hasattr(node, "shape"):
         raise ItemError(f"{where}: {path or 'its top'!r} is no array; it holds {_names(node)}. Set dataset to one.")
     if type(node).__module__.startswith("h5py") and (node.external or node.is_virtual):
@@ -210,11 +213,14 @@ def _array(root: Any, path: str, where: str, text: bool = False) -> Any:
     return node
 
 
-def _check_link(group: Any, name: str, where: str) -> None:
-    import h5py
+def _child(group: Any, name: str, where: str) -> Any:
+    """Return what has a name in a group; raise ItemError for a link of HDF5."""
+    if type(group).__module__.startswith("h5py"):
+        import h5py
 
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise ItemError(f"{where}: {name!r} is a link, which could lead to another file: refused.")
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ItemError(f"{where}: {name!r} is a link, which could lead to another file: refused.")
+    return group[name]
 
 
 def _names(node: Any) -> str:

@@ -61,10 +61,15 @@ class Gathered:
         """Yield (key, sensor, parts, labels) by key; parts by date and then in the order of the sensor's bands."""
         yield from self._grouped(_BY_KEY, bands)
 
-    def places(self, bands: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, dict[str, list[Part]]]]:
-        """Yield (key, parts by sensor), what was filed first first; parts as above."""
+    def places(self, bands: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, dict[str, list[Part]], dict[str, Any]]]:
+        """Yield (key, parts by sensor, labels), what was filed first first; parts as above."""
         for key, rasters in groupby(self._grouped(_BY_PLACE, bands), key=lambda raster: raster[0]):
-            yield key, {sensor: parts for _, sensor, parts, _ in rasters}
+            found: dict[str, list[Part]] = {}
+            labels: dict[str, Any] = {}
+            for _, sensor, parts, said in rasters:
+                found[sensor] = parts
+                labels |= said
+            yield key, found, labels
 
     def _grouped(
         self, query: str, bands: Mapping[str, Sequence[str]]

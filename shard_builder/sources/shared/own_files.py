@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from gfm_pipeline.errors import ArchiveError
@@ -31,12 +31,14 @@ def find_files(
     archives: bool,
     optional: Collection[str] = (),
     masked: Collection[str] = (),
+    used: Callable[[MemberRef], bool] = lambda _: False,
 ) -> Iterator[FoundFile]:
     """Yield the files that fit the pattern of a sensor, in the order of the input, and take note of all others.
 
     A file may fit the patterns of several sensors. Raises ArchiveError when no file fits a pattern; where that is one
     of the `optional` sensors, others being found, the report says so. The mask beside an image (GDAL's x.tif.msk, which
-    follows x.tif in the listing) is its second file for the `masked` sensors.
+    follows x.tif in the listing) is its second file for the `masked` sensors. `used` is asked whether a file that fits
+    no pattern is of use nevertheless.
     """
     matched: set[str] = set()
     example = ""
@@ -47,7 +49,7 @@ def find_files(
             yield FoundFile(sensor, parts, (*refs, *masks) if sensor in masked else refs)
         if masks and not any(sensor in masked for sensor, _ in found):
             view.ignore(top or ".", "masks beside images (.msk), not read here: put them into the images", len(masks))
-        if not found:
+        if not found and not used(refs[0]):
             example = example or path
             view.ignore(top or ".", "fits the pattern of no sensor", len(refs))
     missing = sorted(set(patterns) - matched)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 
 from gfm_pipeline.errors import ConfigError, ItemError
@@ -19,7 +19,7 @@ _DATE_PARTS = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})(?:[T ]?(\d{2}):?(\d{2}):?(\
 _DAY_OF_YEAR = re.compile(r"(?<!\d)((?:19|20|21)\d{2})-?(\d{3})(?:T(\d{2}):?(\d{2}):?(\d{2})Z?)?(?!\d)")
 _NUMBERED = re.compile(r"[Bb]0*(\d+)([Aa]?)")
 RESERVED = ("date", "band")
-"""Named parts that put files together; every other one is a label, and may be a part of the key."""
+"""Named parts that put files together; every other one may be a part of the key."""
 
 
 class FilePattern:
@@ -125,6 +125,11 @@ def _is_day(year: str, month: str, day: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def labels_of(parts: Mapping[str, str]) -> dict[str, str]:
+    """Return the named parts that are labels of a sample: all but `key`, the reserved ones, and names after a _."""
+    return {name: part for name, part in parts.items() if name not in ("key", *RESERVED) and not name.startswith("_")}
 
 
 def key_of(text: str, room: int = 0) -> str:

@@ -55,7 +55,7 @@ class Tiles:
         Return those keys that are of no place.
         """
         strange = dict.fromkeys(labels)
-        for key, parts in self._gathered.places({}):
+        for key, parts, _ in self._gathered.places({}):
             strange.pop(key, None)
             wholes = {sensor: _WHOLE.validate_json(part.about) for sensor, (part,) in parts.items()}
             try:

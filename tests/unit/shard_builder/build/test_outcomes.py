@@ -160,3 +160,17 @@ def test_a_collection_without_samples_breaks_no_verb(tmp_path: Path) -> None:
     streams = {"a": StreamConfig(collections=("out",), sub_batch=2, lr=1e-4)}
     with pytest.raises(ConfigError, match=r"streams\.a: out holds no samples: its build packed nothing"):
         open_mixture(DataConfig(root=str(tmp_path), lanes=2, streams=streams))
+
+
+def test_the_error_of_an_empty_build_names_the_commonest_cause(tmp_path: Path) -> None:
+    for name in ("a_1", "a_01", "b_1"):
+        truncated(tmp_path / "raw" / f"{name}.tif")
+    for number in range(2, 5):
+        wrong_type(tmp_path / "raw" / f"c_{number}.tif")
+    sensors = {"dem": SENSORS["dem"] | {"files": "{key}_{_n:0*}{n:[0-9]}.tif"}}
+    path = configured(tmp_path, sensors=sensors, on_error="skip", options={"sensors": sensors, "key": "{key}_{n}"})
+    for verb in ("plan", "build"):
+        found = run(verb, "--config", path)
+        assert found.exit_code == 1
+        assert "dem has uint8 pixels" in str(found.exception), found.exception
+        assert "5 more)" in str(found.exception)

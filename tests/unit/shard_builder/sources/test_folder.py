@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -330,12 +331,16 @@ def test_coordinates_name_the_bands_of_an_array(form: str, tmp_path: Path) -> No
     assert found(tmp_path / "out")["a"][0]["sar"][:, 0, 0].tolist() == [2, 1]
 
 
-def test_arrays_of_bands_may_be_spelt_otherwise(tmp_path: Path) -> None:
-    path = tmp_path / "raw" / "a.h5"
+@pytest.mark.parametrize("dataset", ["S2_{band}", "data/S2_{band}", "data/{band}/values"])
+@pytest.mark.parametrize("kind", ["h5", "zarr"])
+def test_arrays_of_bands_may_be_spelt_otherwise(kind: str, dataset: str, tmp_path: Path) -> None:
+    path = tmp_path / "raw" / f"a.{kind}"
     path.parent.mkdir()
-    with h5py.File(path, "w") as file:
-        for value, name in enumerate(("S2_B02", "S2_B8A", "S2_B08")):
-            file[name] = np.full((4, 4), value, np.uint8)
-    sensor = {"files": "{key}.h5", "dataset": "S2_{band}", **GREY, "bands": ["B8", "B2"]}
+    with h5py.File(path, "w") if kind == "h5" else nullcontext(zarr.create_group(str(path), zarr_format=2)) as file:
+        for value, name in enumerate(("B02", "B8A", "B08")):
+            image = np.full((4, 4), value, np.uint8)
+            there = dataset.replace("{band}", name)
+            file.create_dataset(there, data=image) if kind == "h5" else file.create_array(there, data=image)
+    sensor = {"files": f"{{key}}.{kind}", "dataset": dataset, **GREY, "bands": ["B8", "B2"]}
     build(tmp_path / "raw", tmp_path / "out", {"sensors": {"s2": sensor}})
     assert found(tmp_path / "out")["a"][0]["s2"][:, 0, 0].tolist() == [2, 0]
