@@ -13,7 +13,7 @@ from gfm_pipeline.data.agree import Agreed
 from gfm_pipeline.data.config import BandStatistics
 from gfm_pipeline.errors import ConfigError, nearest
 from gfm_pipeline.sensors import SensorSpec
-from gfm_pipeline.sensors.bands import canonical_band
+from gfm_pipeline.sensors.bands import canonical_band, match_bands
 from gfm_pipeline.shards.stats import merge
 
 
@@ -64,14 +64,18 @@ def _measured(sensor: Agreed) -> Normalisation:
     spec = sensor.spec
     parts = []
     for collection in sorted(sensor.collections, key=lambda collection: collection.digest):
-        known = {canonical_band(entry.band): entry for entry in collection.manifest.statistics.get(spec.name, [])}
-        missing = [band for band in spec.bands if canonical_band(band) not in known]
+        entries = collection.manifest.statistics.get(spec.name, [])
+        known = [entry.band for entry in entries]
+        missing = [band for band in spec.bands if canonical_band(band) not in map(canonical_band, known)]
         if missing:
             raise ConfigError(
                 f"collection {collection.name} has no statistics for band {', '.join(missing)} of sensor {spec.name} "
-                f"(found: {', '.join(entry.band for entry in known.values()) or 'none'}). {_remedy(spec)}"
+                f"(found: {', '.join(known) or 'none'}). {_remedy(spec)}"
             )
-        parts.append([known[canonical_band(band)].model_copy(update={"band": band}) for band in spec.bands])
+        order = match_bands(known, spec.bands, f"statistics of collection {collection.name}, sensor {spec.name}")
+        parts.append(
+            [entries[i].model_copy(update={"band": band}) for i, band in zip(order, spec.bands, strict=True)]
+        )
     merged = merge(parts)
     for entry in merged:
         if not _usable(entry.mean, entry.std):

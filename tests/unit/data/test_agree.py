@@ -195,3 +195,15 @@ def test_quantised_and_plain_decibels_are_mixed(tmp_path: Path) -> None:
     assert {key: round(float(pixel[0])) for key, (pixel, _) in found.items()} == {
         f"{name}-{number}": 1000 + number for name in ("plain", "steps") for number in range(6)
     }
+
+
+def test_bands_whose_names_are_spellings_of_one_keep_their_own_statistics(tmp_path: Path) -> None:
+    """A collection may name one band B1 and another B01; the one that is the same to the letter is meant."""
+    spec = UNSIGNED.model_copy(update={"bands": ("B1", "B01", "B2"), "display": Display()})
+    make_collection(tmp_path / "alike", values(spec, (0, 1, 2), "alike"), [spec])
+    statistics = open_mixture(config(tmp_path, "alike")).normalisation["s2"]
+    assert statistics.mean == pytest.approx((1002.5, 2002.5, 3002.5))
+    chosen = open_mixture(config(tmp_path, "alike", bands={"s2": ("B01",)}))
+    assert chosen.normalisation["s2"].mean == pytest.approx((2002.5,))
+    with pytest.raises(ConfigError, match="b1 could be B1 or B01"):
+        open_mixture(config(tmp_path, "alike", bands={"s2": ("b1",)}))
