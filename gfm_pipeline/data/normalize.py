@@ -73,9 +73,7 @@ def _measured(sensor: Agreed) -> Normalisation:
                 f"(found: {', '.join(known) or 'none'}). {_remedy(spec)}"
             )
         order = match_bands(known, spec.bands, f"statistics of collection {collection.name}, sensor {spec.name}")
-        parts.append(
-            [entries[i].model_copy(update={"band": band}) for i, band in zip(order, spec.bands, strict=True)]
-        )
+        parts.append([entries[i].model_copy(update={"band": band}) for i, band in zip(order, spec.bands, strict=True)])
     merged = merge(parts)
     for entry in merged:
         if not _usable(entry.mean, entry.std):
