@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 
-from gfm_pipeline.errors import ArchiveError
 from gfm_pipeline.shards.manifest import InputFile
 from shard_builder.archives.member import Limits, MemberRef, Refused
 from shard_builder.archives.naming import Passed
@@ -38,11 +37,7 @@ class Listing:
         """
         for entry in self.entries:
             self._files += 1
-            if self._files > self._limits.max_members:
-                raise ArchiveError(
-                    f"{self._where} holds more than {self._limits.max_members} files. Set max_members higher if it "
-                    "is genuine."
-                )
+            self._limits.check_members(self._files, self._where)
             if isinstance(entry, MemberRef):
                 self._bytes += entry.size
                 self._hash.update(f"{entry.member}\0{entry.size}\0{entry.crc32}\n".encode())

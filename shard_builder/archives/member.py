@@ -6,6 +6,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
+from gfm_pipeline.errors import ArchiveError
 from shard_builder.archives.parts import whole_name
 
 Kind = Literal["folder", "zip", "tar", "tar.gz"]
@@ -54,6 +55,13 @@ class Limits:
     max_ratio: float
     """Of decompressed to compressed bytes, for what is larger than RATIO_FROM_BYTES."""
     max_members: int
+
+    def check_members(self, count: int, where: str) -> None:
+        """Raise ArchiveError when `where` holds more members than it may."""
+        if count > self.max_members:
+            raise ArchiveError(
+                f"{where} holds more than {self.max_members} files. Set max_members higher if it is genuine."
+            )
 
 
 RATIO_FROM_BYTES = 16 * 2**20

@@ -36,7 +36,7 @@ def list_tar(
     `keep_index` is given the decompressor of a tar.gz that was read to its end. Raises ArchiveError for an archive
     that is damaged, cut short or a bomb.
     """
-    last, at, number = "none", 0, 0
+    last, at, number, files = "none", 0, 0, 0
     zipped = like.kind == "tar.gz"
     try:
         packed_bytes = file.seek(0, os.SEEK_END)
@@ -53,6 +53,8 @@ def list_tar(
                     )
                 if info.isdir():
                     continue
+                files += 1
+                limits.check_members(files, where)
                 if info.size < 0:
                     raise ValueError("a header with a negative size")
                 reason = unsafe_reason(info.name) or (None if info.isreg() else "link or device")

@@ -34,6 +34,7 @@ def list_zip(file: IO[bytes], like: MemberRef, where: str, limits: Limits) -> It
             if archive.infolist() and min(info.header_offset for info in archive.infolist()) > 0:
                 # A cut zip whose last whole member is a zip itself would be taken for that one.
                 raise zipfile.BadZipFile("it does not begin with its first member, so it is cut short or no plain zip")
+            limits.check_members(sum(not info.is_dir() for info in archive.infolist()), where)
             for info in archive.infolist():
                 # Windows tools write "a\\b" for what is b in the folder a; elsewhere a backslash is part of a name.
                 name = info.filename.replace("\\", "/") if info.create_system == _WINDOWS else info.filename

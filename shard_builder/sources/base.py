@@ -8,17 +8,28 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from gfm_pipeline.config import StrictModel
-from gfm_pipeline.errors import ArchiveError, ConfigError, ItemError, StorageError
+from gfm_pipeline.errors import ArchiveError, ConfigError, GfmError, ItemError, StorageError
 from gfm_pipeline.registry import Registry
 from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.storage import Store
-from shard_builder.archives import LITTER, ArchiveReader, Kind, Listing, MemberRef, Passed, is_litter, kind_of
+from shard_builder.archives import (
+    LITTER,
+    ArchiveReader,
+    Kind,
+    Listing,
+    MemberRef,
+    Passed,
+    Refused,
+    is_litter,
+    item_error,
+    kind_of,
+)
 from shard_builder.archives.origin import DEMO_RECORD
 from shard_builder.build.scan import Ignored, Scan
 from shard_builder.config import BuildConfig
@@ -45,6 +56,8 @@ class InputView:
         self.scan = scan
         self._folders: dict[str, bool] | None = None
         self._opened: set[str] = set()
+        self.left_out: list[str] = []
+        """Archives and folders that could not be read: nothing of them is planned."""
         self.idle_offsets = {  # of sensors without an image yet that their configured offset applies to
             sensor: override
             for sensor, override in config.sensors.items()
@@ -80,21 +93,22 @@ class InputView:
     def open(self, name: str) -> Iterator[MemberRef]:
         """Yield the files of an archive or folder of the input, "" for all of it, in an order that is always the same.
 
-        What has to be refused is rejected by the build's policy. Raises ArchiveError when it cannot be read to its end
-        or holds nothing.
+        What has to be refused is rejected by the build's policy; an archive that cannot be read to its end, or holds
+        nothing, is rejected as a whole, and nothing of it is yielded. Raises ArchiveError for it under `fail`.
         """
         if self.kind(name) not in (None, "folder"):
             local = self.store.local_path(name)
             if local is not None and not local.is_file():  # a pipe would keep its reader waiting for ever
                 self.reject(name, name, "refused: no regular file")
+                self.left_out.append(name)
                 return
             self.scan.versions[name] = self.store.stat(name).version
-        yield from self._listed(self.reader.list(name), name)
+        yield from self._listed(partial(self.reader.list, name), name)
         self._opened.add(name)
 
     def enter(self, ref: MemberRef) -> Iterator[MemberRef]:
         """Yield the files of an archive that is itself a member of one; no deeper."""
-        yield from self._listed(self.reader.list_inside(ref), ref.source_file)
+        yield from self._listed(partial(self.reader.list_inside, ref), ref.source_file)
 
     def add(self, key: str, sensor: str, raster: PlannedRaster, /, **labels: Any) -> None:
         """Plan one sensor of the sample `key`; what is said of a key in several calls becomes one sample.
@@ -135,9 +149,19 @@ class InputView:
             raise ItemError(f"{source_file}: {reason}. Remove the item, or set on_error=skip to build without it.")
         self.scan.reject(item, source_file, reason, "on_error=skip", members)
 
-    def _listed(self, listing: Listing, name: str) -> Iterator[MemberRef]:
+    def leave_out(self, name: str, error: Exception) -> None:
+        """Leave a whole archive out under `on_error: skip`; raise `error` under `fail`, or where it is no archive's."""
+        found = item_error(error, name)
+        if self.config.on_error == "fail":
+            raise error
+        self.left_out.append(name)
+        self.scan.reject(name, name, str(found), "on_error=skip", 1)
+
+    def _listed(self, start: Callable[[], Listing], name: str) -> Iterator[MemberRef]:
+        """Yield the files of a listing; what else it tells is filed."""
+        listings: list[Listing] = []
         found = False
-        for entry in listing:
+        for entry in self._entries(start, name, listings):
             member = entry.member if isinstance(entry, MemberRef) else entry.name
             if is_litter(member):
                 top = name or member.partition("/")[0]
@@ -151,9 +175,30 @@ class InputView:
                 self.ignore(f"{name}!{entry.name}" if name else entry.name, entry.reason)
             else:
                 self.reject(entry.name, f"{name}!{entry.name}" if name else entry.name, f"refused: {entry.reason}")
-        if not found and name:
-            raise ArchiveError(f"{self.where}/{name} holds no files. Copy or download it again, or remove it.")
-        self.scan.listed(listing.provenance, listing.synthetic)
+        for listing in listings:
+            if not found and name:
+                error = ArchiveError(f"{self.where}/{name} holds no files. Copy or download it again, or remove it.")
+                self.leave_out(name, error)
+            self.scan.listed(listing.provenance, listing.synthetic)
+
+    def _entries(
+        self, start: Callable[[], Listing], name: str, ended: list[Listing]
+    ) -> Iterator[MemberRef | Refused | Passed]:
+        """Yield what a listing tells, and add it to `ended`; an archive that breaks off is left out as a whole.
+
+        Archives are read to their end before the first of their members is told; a folder's fault ends the build.
+        """
+        begun = False
+        try:
+            listing = start()
+            for entry in listing:
+                begun = True
+                yield entry
+            ended.append(listing)
+        except Exception as error:  # the archive may lie in another one, and that be damaged where it lies
+            if begun or kind_of(name) is None:
+                raise
+            self.leave_out(name, error)
 
 
 def _warn_of_idle_settings(source: Source, view: InputView) -> None:
@@ -276,7 +321,12 @@ def _is_demo(view: InputView) -> bool:
 
 def scan_input(source: Source, view: InputView) -> None:
     """Fill the scan of `view` with what the source finds; raise ArchiveError when nothing of the source is there."""
-    source.scan(view)
+    try:
+        source.scan(view)
+    except GfmError:
+        raise
+    except Exception as error:  # a table of all places that lies: nothing of the input can be told without it
+        raise ArchiveError(str(item_error(error, view.where))) from error
     view.scan.synthetic |= _is_demo(view)
     view.scan.finish()
     if view.scan.num_samples:

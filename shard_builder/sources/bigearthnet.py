@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -31,6 +30,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from gfm_pipeline.config import load_json
 from gfm_pipeline.errors import ArchiveError, ItemError
 from gfm_pipeline.sensors import SensorSpec, builtin_sensor
 from gfm_pipeline.shards.parquet import ParquetReader
@@ -233,7 +233,7 @@ def _sorted_out(
 
 def _metadata(data: bytes, ref: MemberRef) -> dict[str, Any]:
     try:
-        tree = json.loads(data)
+        tree = load_json(data, constants=True)
     except ValueError as error:
         raise ItemError(f"{ref.source_file} is no JSON: {error}") from error
     labels = tree.get("labels") if isinstance(tree, dict) else None

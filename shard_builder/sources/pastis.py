@@ -14,11 +14,11 @@ is the footprint of its sample; the pixels themselves have no georeference.
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any, ClassVar
 
-from gfm_pipeline.errors import ArchiveError, ItemError
+from gfm_pipeline.config import load_json
+from gfm_pipeline.errors import ArchiveError, ItemError, StorageError
 from gfm_pipeline.sensors import Display, SensorSpec
 from shard_builder.archives import ArchiveReader, MemberRef, item_error
 from shard_builder.planned import OUTLINE, PlannedRaster
@@ -69,7 +69,13 @@ class Pastis(Source):
         """Plan the places of each archive, or of the unpacked folder."""
         used = [name for name in view.names() if view.kind(name) and (view.only or _NAME.match(name))]
         for name in used:
-            self._plan(view, name, list(view.open(name)))
+            refs = list(view.open(name))
+            if name in view.left_out:
+                continue
+            try:
+                self._plan(view, name, refs)
+            except ArchiveError as error:
+                view.leave_out(name, error)
         if not used and set(view.names()) & set(_PARTS):
             # The input is the unpacked folder itself. The table lies loose in it, so that all of it has to be listed.
             self._plan(view, "", list(view.open("")))
@@ -94,7 +100,7 @@ class Pastis(Source):
         if not tables:
             where = f"{view.where}/{name}" if name else view.where
             raise ArchiveError(f"{where} has no metadata.geojson, which dates the series. Copy or download it again.")
-        places, crs = _read_table(view.reader.read(tables[0]), tables[0])
+        places, crs = _read_table(view.reader, tables[0])
         for ref in refs:
             match = _FILE.fullmatch(ref.member)
             if match is None:
@@ -116,19 +122,21 @@ class Pastis(Source):
             view.add(number, sensor, PlannedRaster((ref,), dates=dates), **labels, **({OUTLINE: ring} if ring else {}))
 
 
-def _read_table(data: bytes, ref: MemberRef) -> tuple[dict[int, dict[str, Any]], str]:
+def _read_table(files: ArchiveReader, ref: MemberRef) -> tuple[dict[int, dict[str, Any]], str]:
     """Return what metadata.geojson says of each place, its "geometry" beside the properties, and in which CRS.
 
     Raises ArchiveError when it is not as published.
     """
     try:
-        table = json.loads(data)
+        table = load_json(files.read(ref), constants=True)
         told = [{**feature["properties"], "geometry": feature.get("geometry")} for feature in table["features"]]
         return {int(about["ID_PATCH"]): about | {"Fold": int(about["Fold"])} for about in told}, crs_of(table)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except Exception as error:  # damaged where it lies, or anything but what is expected
+        if isinstance(error, StorageError):
+            raise
         raise ArchiveError(
-            f"{ref.source_file} is no GeoJSON with ID_PATCH and Fold of each place: {type(error).__name__} {error}. "
-            "Copy or download it again."
+            f"{ref.source_file} is no GeoJSON with ID_PATCH and Fold of each place: {type(error).__name__} "
+            f"{str(error)[:200]}. Copy or download it again."
         ) from error
 
 

@@ -7,15 +7,17 @@ import json
 import subprocess
 import sys
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import imagecodecs
 import pytest
 import yaml
 
-from gfm_pipeline.errors import GfmError
+from gfm_pipeline.errors import GfmError, ItemError
 from shard_builder.archives import tar
-from shard_builder.sources.shared.packed_size import SAFE_BYTES, unpacks_to_more
+from shard_builder.sources.shared.packed_size import SAFE_BYTES, compressor_of, unpacks_to_more
 from tests.contracts.test_sources import build
 from tests.make.hostile import PATCH, S1, TOP
 from tests.make.hostile_arrays import BOMB, bombs, files, special_files
@@ -158,6 +160,37 @@ def test_what_a_chunk_unpacks_to_is_known_before_it_is_unpacked(name: str) -> No
     assert not unpacks_to_more(data[: len(data) // 2], 2**40)
     assert not unpacks_to_more(bytes(data)[:3], 128)
     assert SAFE_BYTES < BOMB
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_all_frames_of_a_zstd_chunk_count(declared: bool) -> None:
+    frame = bombs()["zstd"]
+    if not declared:  # a stream, whose length nobody knew when it began
+        assert frame[4] >> 6 == 2
+        start = 9 if frame[4] >> 5 & 1 else 10  # behind the declared size, after a window where it is not one piece
+        frame = frame[:4] + b"\0" + b"\x70" + frame[start:]
+    small = imagecodecs.zstd_encode(b"small", level=1)
+    skipped = b"\x50\x2a\x4d\x18\x03\0\0\0abc"
+    for data in (frame, small + frame, skipped + frame, frame + small, small + skipped + frame):
+        assert unpacks_to_more(data, BOMB - 1, "zstd")
+        assert not unpacks_to_more(data, BOMB + 2**20, "zstd")
+    assert not unpacks_to_more((small + skipped) * 1000, 128)
+
+
+def test_a_compressor_is_known_by_the_metadata_where_its_bytes_say_nothing() -> None:
+    engine = zlib.compressobj(1, zlib.DEFLATED, 13)  # begins with 58, not with 78
+    data = b"".join([*(engine.compress(bytes(2**24)) for _ in range(BOMB >> 24)), engine.flush()])
+    assert unpacks_to_more(data, 128, "zlib")
+    assert not unpacks_to_more(data, BOMB, "zlib")
+    blosc = bytearray(bombs()["blosc"])
+    blosc[12] ^= 1  # its own length is wrong
+    assert unpacks_to_more(bytes(blosc), 128, "blosc")
+    sharding = {"name": "sharding_indexed", "configuration": {"codecs": [{"name": "gzip"}]}}
+    assert compressor_of([{"name": "bytes"}, {"name": "numcodecs.zlib"}, {"name": "crc32c"}], "x") == "zlib"
+    assert compressor_of([None, {"id": "shuffle"}], "x") is None
+    assert compressor_of([sharding], "x") == "gzip"
+    with pytest.raises(ItemError, match="compressed by zstd and gzip"):
+        compressor_of([{"name": "zstd"}, sharding], "x")
 
 
 def test_loose_files_that_cannot_be_opened_are_their_own_errors(tmp_path: Path) -> None:

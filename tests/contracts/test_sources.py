@@ -28,6 +28,7 @@ from gfm_pipeline.errors import ArchiveError, ConfigError, GfmError, ItemError, 
 from gfm_pipeline.shards.stats import measure, merge
 from shard_builder.archives import ArchiveReader
 from shard_builder.build.build import BuildReport, build_collection
+from shard_builder.build.forecast import forecast
 from shard_builder.config import BuildConfig
 from shard_builder.sources.base import SOURCES
 from tests.conftest import ROOT
@@ -190,6 +191,31 @@ def test_a_cut_archive_is_named(source: str, tmp_path: Path) -> None:
         with pytest.raises(ArchiveError, match=victim.name):
             build(source, tmp_path, tmp_path / f"out{share}")
         assert not (tmp_path / f"out{share}" / "manifest.json").exists()
+
+
+def test_a_cut_archive_is_left_out_whole(source: str, tmp_path: Path) -> None:
+    """Under on_error=skip a build is one of the other archives, with one failure more."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    MAKERS[source](raw)
+    archives = sorted(path for path in raw.iterdir() if path.suffix in (".zip", ".gz"))
+    victim = next(path for path in archives if not path.name.endswith("_s2_cloudy.tar.gz"))
+    victim.write_bytes(victim.read_bytes()[:-30])
+    config = configured(source, raw, tmp_path / "out", on_error="skip")
+    report = build_collection(config, "build", lambda _: None)
+    (row,) = [row for row in report.rejected if row.source_file == victim.name]
+    assert row.policy == "on_error=skip"
+    assert f"{row.item}: {row.reason}" in forecast(config, False, lambda _: None).problems
+    victim.unlink()
+    try:
+        build(source, raw, tmp_path / "without", on_error="skip")
+    except ArchiveError:  # nothing is there but what was cut
+        assert report.manifest is not None
+        assert report.manifest.num_samples == 0
+        return
+    shards = [{k: v for k, v in digests(tmp_path / out).items() if k.endswith(".tar")} for out in ("out", "without")]
+    assert shards[0] == shards[1]
+    assert shards[0]
 
 
 def test_nothing_there_is_said(source: str, tmp_path: Path) -> None:

@@ -94,6 +94,10 @@ def _hdf5() -> Iterator[tuple[str, bytes]]:
     for name, chunks in {"tiny": (1, 1, 1), "thin": (1, 1, 2**13), "huge": (2, 2**14, 2**14)}.items():
         shape = (2, 2**14, 2**14)
         yield f"bad-chunks-{name}", hdf5(lambda f, c=chunks, s=shape: f.create_dataset("a", s, "f8", chunks=c))
+    yield "bad-bomb", packed(bombs()["zlib"], compression="gzip")
+    yield "bad-bomb-lzf", packed(b"\0\0" + b"\xe0\xff\0" * 2**20, compression="lzf")
+    yield "bad-bomb-checked", packed(bombs()["zlib"] + bytes(4), compression="gzip", shuffle=True, fletcher32=True)
+    yield "bad-bomb-twice", hdf5(_packed_twice)
     yield "bad-null", hdf5(lambda f: f.create_dataset("a", data=h5py.Empty("u2")))
     yield "bad-group", hdf5(lambda f: f.create_group("a"))
     yield "bad-lacking", hdf5(lambda f: f.create_dataset("b", data=PIXELS))
@@ -103,6 +107,27 @@ def _hdf5() -> Iterator[tuple[str, bytes]]:
     yield "bad-virtual", hdf5(_virtual)
     yield "bad-magic", b"\x89HDF\r\n\x1a\n" + bytes(512)
     yield "bad-brackets", b"[" * 5000
+
+
+def packed(chunk: bytes, **filters: Any) -> bytes:
+    """Return an array of one chunk whose stored bytes are these."""
+
+    def write(file: h5py.File) -> None:
+        array = file.create_dataset("a", (2, 8, 8), "u2", chunks=(2, 8, 8), **filters)
+        array.id.write_direct_chunk((0, 0, 0), chunk)
+
+    return hdf5(write)
+
+
+def _packed_twice(file: h5py.File) -> None:
+    """Make a chunk that unpacks to one that unpacks to very much."""
+    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    settings.set_chunk((2, 8, 8))
+    settings.set_deflate(1)
+    settings.set_deflate(1)
+    space = h5py.h5s.create_simple((2, 8, 8))
+    array = h5py.h5d.create(file.id, b"a", h5py.h5t.STD_U16LE, space, settings)
+    array.write_direct_chunk((0, 0, 0), zlib.compress(bombs()["zlib"]))
 
 
 def _virtual(file: h5py.File) -> None:
@@ -338,6 +363,13 @@ def _zarr() -> Iterator[tuple[str, bytes]]:
     for name, packed in bombs().items():
         ids = {"gzip": {"id": "gzip", "level": 1}, "blosc": {"id": "blosc"}}
         yield f"bad-bomb-{name}", zarr2(chunk=packed, compressor=ids.get(name, {"id": name}))
+    zstd, small = bombs()["zstd"], imagecodecs.zstd_encode(PIXELS.tobytes(), level=1)
+    yield "bad-bomb-zstd-second", zarr2(chunk=small + zstd, compressor={"id": "zstd"})
+    yield "bad-bomb-zstd-skipped", zarr2(chunk=b"\x5a\x2a\x4d\x18\x04\0\0\0abcd" + zstd, compressor={"id": "zstd"})
+    yield "bad-bomb-lz4", zarr2(chunk=numcodecs.LZ4().encode(bytes(BOMB)), compressor={"id": "lz4"})
+    yield "bad-bomb-lz4-lie", zarr2(chunk=b"\xff\xff\xff\x7f\0", compressor={"id": "lz4"})
+    twice = {"compressor": {"id": "zlib"}, "filters": [{"id": "bz2"}]}
+    yield "bad-bomb-twice", zarr2(chunk=zlib.compress(bombs()["bz2"]), **twice)
     yield (
         "bad-bomb3-zstd",
         zarr3(

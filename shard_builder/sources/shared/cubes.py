@@ -21,8 +21,9 @@ from shard_builder.rasters.tiff_page import MAX_PIXELS
 from shard_builder.sources.shared.cf import band_names_of, grid_of
 from shard_builder.sources.shared.cf_time import read_dates
 from shard_builder.sources.shared.cf_values import CfValues, read_values, with_sign
-from shard_builder.sources.shared.cube_limits import check_array, check_lookups, check_table
+from shard_builder.sources.shared.cube_limits import check_array, check_lookups, check_stored, check_table
 from shard_builder.sources.shared.npy import native
+from shard_builder.sources.shared.packed_size import compressor_of
 from shard_builder.sources.shared.patterns import FilePattern
 from shard_builder.sources.shared.sensor import OwnSensor
 from shard_builder.sources.shared.zarr_store import is_zarr, open_zarr
@@ -74,6 +75,7 @@ class Cube:
         path = sensor.dataset or ""
         paths = [_path_of(self._root, path, band, self._where) for band in spec.bands] if "{band}" in path else [path]
         self._arrays = [_array(self._root, path, self._where) for path in paths]
+        self._checked: dict[int, set[tuple[int, ...]]] = {}
         self._by_band = len(paths) > 1 or "{band}" in path
         first = self._arrays[0]
         self._axes = sensor.axes or _AXES.get(len(first.shape), "")
@@ -133,8 +135,12 @@ class Cube:
         chosen = tuple(slices.get(letter, slice(None)) for letter in self._axes)
         sizes = {"H": height, "W": width}
         lengths = tuple(sizes.get(letter, n) for letter, n in zip(self._axes, self._arrays[0].shape, strict=True))
-        for array in self._arrays:
+        for number, array in enumerate(self._arrays):
             check_lookups(array, lengths, self._where)
+            if self._file and array.chunks:
+                ranges = zip(chosen, array.shape, strict=True)
+                whole = tuple(part if part.stop else slice(0, length) for part, length in ranges)
+                check_stored(array, whole, self._where, self._checked.setdefault(number, set()))
         try:
             parts = [
                 arrange(with_sign(array, np.asarray(array[chosen])), self._axes, self._where) for array in self._arrays
@@ -205,9 +211,14 @@ def _array(root: Any, path: str, where: str, text: bool = False) -> Any:
     if type(node).__module__.startswith("h5py") and (node.external or node.is_virtual):
         raise ItemError(f"{where}: {path!r} keeps its pixels in other files: refused.")
     (check_table if text else check_array)(node, f"{where}: {path!r}")
-    limits = getattr(getattr(node, "store", None), "chunk_bytes", None)
+    limits = getattr(getattr(node, "store", None), "chunks", None)
     if limits is not None:  # zarr, whose decompressors allocate whatever a chunk says
-        limits[f"{node.path}/" if node.path else ""] = math.prod(node.chunks) * node.dtype.itemsize
+        said = node.metadata.to_dict()
+        codecs = said.get("codecs") or [*(said.get("filters") or ()), said.get("compressor")]
+        compressor = compressor_of(codecs, f"{where}: {path!r}")
+        shards = getattr(node, "shards", None)  # chunks in a shard are known by their first bytes
+        size = math.prod(shards or node.chunks) * node.dtype.itemsize
+        limits[f"{node.path}/" if node.path else ""] = size, None if shards else compressor
     if node.dtype.kind not in ("SOUMmif" if text else "buif"):
         raise ItemError(f"{where}: {path!r} holds {node.dtype} values, expected numbers.")
     return node

@@ -53,6 +53,10 @@ def find_files(
             example = example or path
             view.ignore(top or ".", "fits the pattern of no sensor", len(refs))
     missing = sorted(set(patterns) - matched)
+    if matched and view.left_out:  # the files may be in what could not be read
+        for sensor in sorted(set(missing) - set(optional)):
+            view.warn(f"no file fits {patterns[sensor].text!r} of options.sensors.{sensor}.files in what can be read")
+        missing = [sensor for sensor in missing if sensor in optional]
     if matched:
         for sensor in sorted(set(missing) & set(optional)):
             view.warn(f"no file fits {patterns[sensor].text!r} of options.sensors.{sensor}.files, which is optional")

@@ -89,8 +89,8 @@ def _store(members: dict[str, MemberRef], files: ArchiveReader) -> Any:
 
         def __init__(self) -> None:
             super().__init__(read_only=True)
-            self.chunk_bytes: dict[str, int] = {}
-            """By the path of an array, the bytes of one of its chunks."""
+            self.chunks: dict[str, tuple[int, str | None]] = {}
+            """By the path of an array, the bytes of one of its chunks, and what compresses them."""
 
         def __eq__(self, other: object) -> bool:
             return self is other
@@ -109,8 +109,11 @@ def _store(members: dict[str, MemberRef], files: ArchiveReader) -> Any:
             return prototype.buffer.from_bytes(data)
 
         def _check_chunk(self, key: str, data: bytes) -> None:
-            most = max((size for path, size in self.chunk_bytes.items() if key.startswith(path)), default=None)
-            if most is not None and key.rpartition("/")[2] not in METADATA and unpacks_to_more(data, most):
+            found = [path for path in self.chunks if key.startswith(path)]
+            if not found or key.rpartition("/")[2] in METADATA:
+                return
+            most, codec = self.chunks[max(found, key=len)]
+            if unpacks_to_more(data, most, codec):
                 raise ItemError(
                     f"{members[key].source_file} unpacks to more than the {most} bytes of a chunk: refused."
                 )
