@@ -32,6 +32,8 @@ class MemberRef:
     """Of the content, where the archive tells it."""
     within: MemberRef | None = None
     """The archive itself, when it is a member of another one."""
+    beside: tuple[MemberRef, ...] = ()
+    """Small files of the same name that say where it lies: a world file, a coordinate reference system (.prj)."""
 
     @property
     def source_file(self) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -110,21 +109,6 @@ class ArchiveReader:
             raise
         except Exception as error:  # damaged archives raise types of several libraries
             raise ItemError(f"cannot read {ref.source_file}: {error}. Copy or download the archive again.") from error
-
-    def beside(self, ref: MemberRef, endings: Sequence[str], most: int) -> tuple[str, bytes] | None:
-        """Return the first file of a local folder that has a member's name with another ending, as (path, bytes).
-
-        None where there is none, for a longer one, and for members of archives.
-        """
-        stem = ref.member.rpartition(".")[0]
-        if ref.kind != "folder" or self._root is None or not stem:
-            return None
-        for ending in endings:
-            path = f"{self._root}/{stem}{ending}"
-            if os.path.isfile(path) and not os.path.islink(path):
-                data = read_local(path, most + 1)
-                return (f"{stem}{ending}", data) if len(data) <= most else None
-        return None
 
     def open(self, ref: MemberRef) -> IO[bytes]:
         """Return a member as a seekable file, for the caller to close; its bytes are not held in memory.

@@ -18,16 +18,13 @@ from shard_builder.rasters.raster import Facts
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-WORLD = {
-    "tif": (".tfw",),
-    "tiff": (".tfw",),
-    "jpg": (".jgw",),
-    "jpeg": (".jgw",),
-    "png": (".pgw",),
-    "jp2": (".j2w",),
-}
-"""Endings of world files by those of images, beside the image's own with a w and .wld."""
-MAX_WORLD_BYTES = 4096
+_WORLD = {"tif": "tfw", "tiff": "tfw", "jpg": "jgw", "jpeg": "jgw", "png": "pgw", "jp2": "j2w"}
+"""Endings of world files by those of images, beside the image's own with a w and wld."""
+SYSTEM = "prj"
+"""The ending of a file that holds the WKT of a coordinate reference system, ESRI's or any other."""
+SIDE_FILES = frozenset({*_WORLD.values(), *(f"{ending}w" for ending in _WORLD), "wld", SYSTEM})
+"""Endings, in lower case, of the files beside an image that say where it lies."""
+MAX_SIDE_BYTES = 2**16
 RPC_POINTS = 5
 """Points along a side that rational polynomials are read at."""
 LOCATION_TAGS = (33550, 33922, 34264, 34735, 50844)
@@ -136,31 +133,47 @@ def _by_polynomials(rpcs: Any, height: int, width: int) -> Georeference:
     return Georeference("EPSG:4326", None, tuple(zip(rows, columns, map(float, x), map(float, y), strict=True)))
 
 
-def world_file(ref: MemberRef, files: ArchiveReader) -> Georeference | None:
-    """Return the transform in the world file beside an image of a local folder; None without one.
+def side_endings(path: str) -> tuple[str, ...]:
+    """Return the endings of the files that may say where the image at `path` lies, the first one first."""
+    ending = ending_of(path)
+    return (_WORLD[ending], f"{ending}w", "wld", SYSTEM) if ending in _WORLD else ()
 
-    Raises ItemError for one that is no six numbers of an area.
+
+def ending_of(path: str) -> str:
+    """Return what follows the last dot of a path, in lower case."""
+    return path.rpartition(".")[2].lower()
+
+
+def with_side_files(facts: Facts, ref: MemberRef, files: ArchiveReader) -> Facts:
+    """Return the facts of an image with the location that the files beside it give, where its own tags have none.
+
+    A world file is a transform. Of a .prj comes the system of a transform without any. Raises ItemError for a world
+    file that is no six numbers of an area, and for a file of a size that none has.
     """
-    ending = ref.member.rpartition(".")[2].lower()
-    if ending not in WORLD:
-        return None
-    endings = [*WORLD[ending], f".{ending}w", ".wld"]
-    found = files.beside(ref, [name for lower in endings for name in (lower, lower.upper())], MAX_WORLD_BYTES)
-    if found is None:
-        return None
-    path, data = found
-    try:
-        a, d, b, e, x, y = map(float, data.decode("ascii", "replace").split())
-    except ValueError:
-        raise ItemError(f"{path} is no world file of {ref.source_file}: expected six numbers.") from None
-    if not all(map(math.isfinite, (a, d, b, e, x, y))) or a * e == b * d:
-        raise ItemError(f"{path} is no world file of {ref.source_file}: its numbers give no area.")
-    return Georeference(None, (a, b, x - (a + b) / 2, d, e, y - (d + e) / 2))  # x and y are of a pixel's centre
-
-
-def with_world_file(facts: Facts, ref: MemberRef, files: ArchiveReader) -> Facts:
-    """Return the facts of an image with the location of its world file, where its own tags have none."""
-    if facts.georeference is not None:
+    place = facts.georeference
+    world = next((other for other in ref.beside if ending_of(other.member) != SYSTEM), None)
+    system = next((other for other in ref.beside if ending_of(other.member) == SYSTEM), None)
+    if place is None and world is not None:
+        place = _world_file(_side_text(world, files), world, ref)
+    if place is not None and place.crs is None and system is not None:
+        place = replace(place, crs=crs_text(_side_text(system, files).strip()))
+    if place == facts.georeference:
         return facts
-    place = world_file(ref, files)
-    return facts if place is None else replace(facts, georeference=place, rules=(*facts.rules, *rules_of(place)))
+    rules = tuple(rule for rule in facts.rules if rule != NO_SYSTEM)
+    return replace(facts, georeference=place, rules=(*rules, *rules_of(place)))
+
+
+def _side_text(ref: MemberRef, files: ArchiveReader) -> str:
+    if ref.size > MAX_SIDE_BYTES:
+        raise ItemError(f"{ref.source_file} has {ref.size} bytes, expected at most {MAX_SIDE_BYTES} beside an image.")
+    return files.read(ref).decode("utf-8-sig", "replace")
+
+
+def _world_file(text: str, world: MemberRef, ref: MemberRef) -> Georeference:
+    try:
+        a, d, b, e, x, y = map(float, text.split())
+    except ValueError:
+        raise ItemError(f"{world.source_file} is no world file of {ref.source_file}: expected six numbers.") from None
+    if not all(map(math.isfinite, (a, d, b, e, x, y, a * e - b * d))) or a * e == b * d:
+        raise ItemError(f"{world.source_file} is no world file of {ref.source_file}: its numbers give no area.")
+    return Georeference(None, (a, b, x - (a + b) / 2, d, e, y - (d + e) / 2))  # x and y are of a pixel's centre

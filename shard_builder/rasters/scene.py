@@ -21,7 +21,7 @@ from shard_builder.rasters.damage import damage_of
 from shard_builder.rasters.gdal import gdal, gdal_reason, open_dataset
 from shard_builder.rasters.georeference import Georeference
 from shard_builder.rasters.images import as_rgb
-from shard_builder.rasters.location import georeference_of, rules_of, with_world_file
+from shard_builder.rasters.location import georeference_of, rules_of, with_side_files
 from shard_builder.rasters.raster import Decoded, Facts, Nodata
 from shard_builder.rasters.resample import resample
 from shard_builder.rasters.tiff import MAX_SCENE_PIXELS, facts_of
@@ -57,10 +57,10 @@ def read_scene_header(ref: MemberRef, files: ArchiveReader) -> SceneHeader:
 
 
 def open_scene(ref: MemberRef, files: ArchiveReader, rgb: bool = False) -> SceneRaster:
-    """Open a scene, with the location of a world file beside it where it has none; raise ItemError for no scene."""
+    """Open a scene, with the location that files beside it give where it has none; raise ItemError for no scene."""
     scene = SceneRaster(files.open(ref), ref.size, ref, rgb)
     try:
-        scene.facts = with_world_file(scene.facts, ref, files)
+        scene.facts = with_side_files(scene.facts, ref, files)
     except BaseException:
         scene.close()
         raise

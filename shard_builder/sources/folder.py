@@ -28,7 +28,7 @@ from shard_builder.config import BuildConfig
 from shard_builder.planned import PlannedRaster
 from shard_builder.rasters.band_names import in_declared_order
 from shard_builder.rasters.images import decode_tiff, read_size
-from shard_builder.rasters.location import with_world_file
+from shard_builder.rasters.location import with_side_files
 from shard_builder.rasters.raster import Decoded
 from shard_builder.sources.base import SOURCES, InputView, Source, strange_keys
 from shard_builder.sources.shared.cubes import Cube, arrange, is_cube
@@ -283,5 +283,5 @@ def _load_file(ref: MemberRef, spec: SensorSpec, sensor: OwnSensor, files: Archi
     if ref.member.lower().endswith(".npy"):
         return Decoded(arrange(decode_npy(files.read(ref), ref), sensor.axes, ref.source_file))
     decoded = decode_image(files.read(ref), ref, spec)
-    decoded = replace(decoded, facts=with_world_file(decoded.facts, ref, files))
+    decoded = replace(decoded, facts=with_side_files(decoded.facts, ref, files))
     return as_series(decoded, sensor.axes) if sensor.axes and "T" in sensor.axes else decoded

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from gfm_pipeline.errors import ArchiveError
 from shard_builder.archives import MemberRef, kind_of
+from shard_builder.rasters.location import SIDE_FILES, ending_of, side_endings
 from shard_builder.sources.base import InputView
 from shard_builder.sources.shared.patterns import FilePattern
 from shard_builder.sources.shared.zarr_store import zarr_folder
 
 MASK = ".msk"
 """What GDAL adds to the name of an image for the file of its mask."""
+HELD = 2**16
+"""Files of a folder that are held until it ends: those beside an image may come before or after it."""
+
+
+_Item = tuple[str, str, tuple[MemberRef, ...]]
+"""(name in the input folder, path as if unpacked, files)."""
 
 
 class FoundFile(NamedTuple):
@@ -36,20 +44,25 @@ def find_files(
     """Yield the files that fit the pattern of a sensor, in the order of the input, and take note of all others.
 
     A file may fit the patterns of several sensors. Raises ArchiveError when no file fits a pattern; where that is one
-    of the `optional` sensors, others being found, the report says so. The mask beside an image (GDAL's x.tif.msk, which
-    follows x.tif in the listing) is its second file for the `masked` sensors. `used` is asked whether a file that fits
-    no pattern is of use nevertheless.
+    of the `optional` sensors, others being found, the report says so. The mask beside an image (GDAL's x.tif.msk) is
+    its second file for the `masked` sensors; files that say where it lies (world files, .prj) are `beside` it. They
+    are listed next to it, or in its folder no more than HELD files away. `used` is asked whether a file that fits no
+    pattern is of use nevertheless.
     """
     matched: set[str] = set()
     example = ""
-    for top, path, refs, masks in _with_masks(_items(_all(view, patterns, archives))):
+    for top, path, refs, masks in _with_beside(_items(_all(view, patterns, archives))):
         found = [(sensor, parts) for sensor, pattern in patterns.items() if (parts := pattern.match(path)) is not None]
         for sensor, parts in found:
             matched.add(sensor)
             yield FoundFile(sensor, parts, (*refs, *masks) if sensor in masked else refs)
         if masks and not any(sensor in masked for sensor, _ in found):
             view.ignore(top or ".", "masks beside images (.msk), not read here: put them into the images", len(masks))
-        if not found and not used(refs[0]):
+        if not found and used(refs[0]):
+            continue
+        if not found and ending_of(path) in SIDE_FILES:
+            view.ignore(top or ".", "world file or .prj beside no image", len(refs))
+        elif not found:
             example = example or path
             view.ignore(top or ".", "fits the pattern of no sensor", len(refs))
     missing = sorted(set(patterns) - matched)
@@ -109,7 +122,7 @@ def _fits(path: str, patterns: Mapping[str, FilePattern]) -> bool:
     return any(pattern.match(path) is not None for pattern in patterns.values())
 
 
-def _items(files: Iterable[tuple[str, str, MemberRef]]) -> Iterator[tuple[str, str, tuple[MemberRef, ...]]]:
+def _items(files: Iterable[tuple[str, str, MemberRef]]) -> Iterator[_Item]:
     """Yield single files as they are, and the files of a zarr folder, which follow each other, as one."""
     held: tuple[str, str] | None = None
     refs: list[MemberRef] = []
@@ -127,18 +140,41 @@ def _items(files: Iterable[tuple[str, str, MemberRef]]) -> Iterator[tuple[str, s
         yield (*held, tuple(refs))
 
 
-def _with_masks(
-    items: Iterable[tuple[str, str, tuple[MemberRef, ...]]],
-) -> Iterator[tuple[str, str, tuple[MemberRef, ...], tuple[MemberRef, ...]]]:
-    """Yield the items, each with the mask file that follows it."""
-    held: tuple[str, str, tuple[MemberRef, ...]] | None = None
+def _with_beside(items: Iterable[_Item]) -> Iterator[tuple[str, str, tuple[MemberRef, ...], tuple[MemberRef, ...]]]:
+    """Yield the items in their order, each with the mask file beside it, and with the files that say where it lies."""
+    held: list[_Item] = []
     for item in items:
-        if held is not None and item[:2] == (held[0], held[1] + MASK):
-            yield (*held, item[2])
-            held = None
+        if held and (_folder(item) != _folder(held[0]) or (len(held) >= HELD and _stem(item) != _stem(held[-1]))):
+            yield from _paired(held)
+            held = []
+        held.append(item)
+    yield from _paired(held)
+
+
+def _folder(item: _Item) -> tuple[str, str, str]:
+    return item[0], item[2][0].archive, item[1].rpartition("/")[0]
+
+
+def _stem(item: _Item) -> str:
+    return item[1].rpartition("/")[2].partition(".")[0]
+
+
+def _paired(items: list[_Item]) -> Iterator[tuple[str, str, tuple[MemberRef, ...], tuple[MemberRef, ...]]]:
+    images = {path for _, path, _ in items}
+    masks = {path: refs for _, path, refs in items if path.endswith(MASK) and path.removesuffix(MASK) in images}
+    sides: dict[tuple[str, str], tuple[str, MemberRef]] = {}
+    for _, path, refs in items:
+        if ending_of(path) in SIDE_FILES:
+            sides.setdefault((path.rpartition(".")[0], ending_of(path)), (path, refs[0]))
+    beside: dict[str, tuple[MemberRef, ...]] = {}
+    taken: set[str] = set()
+    for path in images if sides else ():
+        stem = path.rpartition(".")[0]
+        found = [sides[stem, ending] for ending in side_endings(path) if (stem, ending) in sides]
+        taken |= {side for side, _ in found}
+        beside[path] = tuple(ref for _, ref in found)
+    for top, path, refs in items:
+        if path in masks or path in taken:
             continue
-        if held is not None:
-            yield (*held, ())
-        held = item
-    if held is not None:
-        yield (*held, ())
+        refs = (replace(refs[0], beside=beside[path]), *refs[1:]) if beside.get(path) else refs
+        yield top, path, refs, masks.get(path + MASK, ())

@@ -6,15 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
+from pyproj import CRS
 
 from gfm_pipeline.errors import ConfigError, GfmError, ItemError
 from shard_builder.build.build import BuildReport, build_collection
 from shard_builder.config import BuildConfig
 from shard_builder.planned import PlannedSample
 from tests.contracts.test_sources import read_with_public_libraries
-from tests.make.archives import MAKERS, OPTIONS, tiff, utm
+from tests.make.archives import MAKERS, OPTIONS, tar_gz, tiff, utm, zipped
 from tests.unit.shard_builder.sources.planning import plan_samples
 
 VALUE = {"bands": ["v"], "dtype": "uint16", "units": "1"}
@@ -195,3 +197,40 @@ def test_world_files_tell_scenes_apart(source: str, tmp_path: Path) -> None:
     if source == "scenes":
         windows = {s.key: s.rasters["b"].window for s in planned(tmp_path, {"sensors": TWO})}
         assert windows == {"x_r0_c8": (0, 0, 8, 8), "x_r8_c8": (8, 0, 8, 8)}
+
+
+PRJ = CRS("EPSG:32632").to_wkt("WKT1_ESRI")
+
+
+@pytest.mark.parametrize("pack", ["folder", "zip", "tar.gz"])
+@pytest.mark.parametrize("source", ["scenes", "folder"])
+@pytest.mark.parametrize(("ending", "world"), [("tif", "TFW"), ("png", "pgw"), ("jpg", "jgwx"), ("tif", "tifw")])
+def test_files_beside_an_image_say_where_it_lies_wherever_it_is(
+    ending: str, world: str, source: str, pack: str, tmp_path: Path
+) -> None:
+    image = np.random.default_rng(5).integers(1, 99, (16, 16)).astype(np.uint8)
+    encoded = {"tif": tiff, "png": imagecodecs.png_encode, "jpg": imagecodecs.jpeg8_encode}[ending](image)
+    world = world if world != "jgwx" else "wld"
+    beside = {world: b"10\n0\n0\n-10\n600005\n5399995\n", "prj": PRJ.encode()}
+    members = {f"s/a.{name}": bytes(data) for name, data in {**beside, ending: encoded}.items()}
+    members |= {f"s/b.{ending}": bytes(encoded), "s/c.tfw": b"1"}
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    if pack == "folder":
+        (raw / "s").mkdir()
+        for name, data in members.items():
+            (raw / name).write_bytes(data)
+    else:
+        make = zipped if pack == "zip" else tar_gz
+        make(raw / f"x.{pack}", members)
+    own = {"files": f"s/{{key}}.{ending}", "bands": ["v"], "dtype": "uint8", "units": "1"}
+    options = {"sensors": {"v": own}, "archives": pack != "folder"}
+    settings = {"tile_px": 16} if source == "scenes" else {}
+    config = BuildConfig(source=source, input=str(raw), output=str(tmp_path / "out"), options=options, **settings)
+    report = build_collection(config, "build", lambda _: None)
+    found = {key[0]: meta for key, _, meta in read_with_public_libraries(tmp_path / "out")}
+    assert found["a"]["crs"] == "EPSG:32632"
+    assert found["a"]["transform"] == [10.0, 0.0, 600000.0, 0.0, -10.0, 5400000.0]
+    assert found["b"].get("crs") is None
+    assert report.plan is not None
+    assert [(row.reason, row.files) for row in report.plan.ignored] == [("world file or .prj beside no image", 1)]
