@@ -85,7 +85,7 @@ class Georeference:
         nominal = side * _metres(self.crs)
         rows, columns = np.array([-0.5, -0.5, 0.5]) + height / 2, np.array([-0.5, 0.5, -0.5]) + width / 2
         longitude, latitude = transform_points(self.crs, LONG_LAT, *at(self.transform, rows, columns))
-        if not (np.isfinite(longitude).all() and np.isfinite(latitude).all()):
+        if not (np.isfinite(longitude).all() and np.abs(latitude).max() <= 90):
             return nominal or None
         start = longitude[[0, 0]], latitude[[0, 0]]
         bearings, _, sides = Geod(ellps="WGS84").inv(*start, longitude[1:], latitude[1:])

@@ -27,9 +27,12 @@ SIDE_FILES = frozenset({*_WORLD.values(), *(f"{ending}w" for ending in _WORLD), 
 MAX_SIDE_BYTES = 2**16
 RPC_POINTS = 5
 """Points along a side that rational polynomials are read at."""
-LOCATION_TAGS = (33550, 33922, 34264, 34735, 50844)
+TRANSFORM_TAGS = (33550, 34264)
+"""Of GeoTIFF: pixel scale and transformation."""
+LOCATION_TAGS = (*TRANSFORM_TAGS, 33922, 34735, 50844)
 """Of GeoTIFF, and of rational polynomials."""
 NO_SYSTEM = "transform without a usable coordinate reference system: location not known"
+DAMAGED = "damaged transform: location not known"
 BY_POINTS = "no grid: location by ground control points or rational polynomials"
 _PLAIN_KEYS = {
     "KeyDirectoryVersion",

@@ -92,6 +92,8 @@ def _locator(place: Georeference, height: int, width: int) -> Locate:
             if projected:
                 back = transform_points(LONG_LAT, crs, inner_lon, inner_lat)
                 lon = np.where(np.hypot(back[0] - x, back[1] - y) <= _BACK * size, lon, np.inf)
+        with np.errstate(invalid="ignore"):
+            lat = np.where(np.abs(lat) <= 90 + _ROUNDING, lat, np.inf)  # PROJ passes degrees on as they are
         placed = np.stack([lon, lat], axis=1)
         return np.where(np.isfinite(placed).all(axis=1, keepdims=True), placed, np.inf)
 

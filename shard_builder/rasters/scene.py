@@ -24,7 +24,7 @@ from shard_builder.rasters.images import as_rgb
 from shard_builder.rasters.location import georeference_of, rules_of, with_side_files
 from shard_builder.rasters.raster import Decoded, Facts, Nodata
 from shard_builder.rasters.resample import resample
-from shard_builder.rasters.tiff import MAX_SCENE_PIXELS, facts_of
+from shard_builder.rasters.tiff import MAX_SCENE_PIXELS, facts_of, has_transform
 from shard_builder.rasters.tiff_page import MAX_PIXELS, MAX_SEGMENT_BYTES, RATIO, Part
 
 MAX_BANDS = 2**13
@@ -206,6 +206,11 @@ class SceneRaster:
         data, place = self._dataset, georeference_of(self._dataset)
         if data.driver == "GTiff":
             facts = facts_of(self._file, self.ref)
+            if place is None and has_transform(self._file, self.ref):
+                raise ItemError(
+                    f"{self.ref.source_file} has a damaged transform, expected finite numbers that give its pixels an "
+                    "area. Correct it, or take it out: gdal_edit.py -unsetgt"
+                )
             return replace(facts, georeference=place, rules=facts.rules + rules_of(place))
         declared: Nodata = tuple(data.nodatavals)
         names = tuple(name or "" for name in data.descriptions)

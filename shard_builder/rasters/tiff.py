@@ -22,7 +22,7 @@ from gfm_pipeline.errors import ItemError
 from shard_builder.archives import ArchiveReader, MemberRef
 from shard_builder.planned import Window
 from shard_builder.rasters.georeference import Georeference
-from shard_builder.rasters.location import read_georeference, rules_of
+from shard_builder.rasters.location import DAMAGED, TRANSFORM_TAGS, read_georeference, rules_of
 from shard_builder.rasters.raster import Facts, Scaling
 from shard_builder.rasters.tiff_page import RATIO, Part, TiffPage, reason_of
 
@@ -81,7 +81,8 @@ class TiffImage:
             first = self._tif.pages.first
             place = read_georeference(first, file, ref)
             facts = page_facts(first)
-            facts = replace(facts, georeference=place, rules=facts.rules + rules_of(place))
+            damaged = (DAMAGED,) if place is None and any(code in first.tags for code in TRANSFORM_TAGS) else ()
+            facts = replace(facts, georeference=place, rules=facts.rules + rules_of(place) + damaged)
             fill = facts.nodata[0] if facts.nodata else None
             self._pages = [TiffPage(first, file, size, ref, fill)]
             self._mask: TiffPage | None = None
@@ -168,6 +169,13 @@ def facts_of(file: IO[bytes], ref: MemberRef) -> Facts:
         facts = page_facts(first)
     rules = (f"{others} further images of other sizes or types in the file: not read",) if others else ()
     return replace(facts, rules=facts.rules + rules)
+
+
+def has_transform(file: IO[bytes], ref: MemberRef) -> bool:
+    """Return whether the first image of a TIFF has the tags of a transform, whatever they hold."""
+    file.seek(0)
+    with _opened(file, ref) as tif:
+        return any(code in tif.pages.first.tags for code in TRANSFORM_TAGS)
 
 
 def page_facts(page: Any) -> Facts:

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 import tifffile
 
+from gfm_pipeline.errors import ItemError
 from shard_builder.archives import MemberRef
 from shard_builder.rasters.georeference import Affine, Georeference
+from shard_builder.rasters.images import decode_tiff
 from shard_builder.rasters.outline import footprint as outline
+from shard_builder.rasters.scene import SceneRaster
 from shard_builder.rasters.tiff import read_georeference
 from tests.make.archives import tiff
 
@@ -96,3 +99,20 @@ def test_footprints_are_counter_clockwise_whichever_way_rows_run(step: float) ->
     assert {(round(x, 9), round(y, 9)) for x, y in footprint} == corners
     ring = [*footprint, footprint[0]]
     assert sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in itertools.pairwise(ring)) > 0
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan, 0.0])
+def test_damaged_numbers_are_named(bad: float) -> None:
+    scale = (bad, 10.0, 0.0)
+    tags: list[Any] = [(33550, 12, 3, scale, True), (33922, 12, 6, TIE, True), (34735, 3, len(KEYS), KEYS, True)]
+    data = tiff(np.zeros((8, 8), np.uint8), extratags=tags)
+    ref = MemberRef("", "folder", "x.tif", len(data))
+    assert decode_tiff(data, ref).facts.rules == ("damaged transform: location not known",)
+    with pytest.raises(ItemError, match=r"x\.tif has a damaged transform"):
+        SceneRaster(io.BytesIO(data), len(data), ref)
+
+
+def test_degrees_beyond_a_pole_are_no_place() -> None:
+    swapped = Georeference("EPSG:4326", (0.001, 0.0, 50.0, 0.0, -0.001, 100.0))  # latitude first
+    assert outline(swapped, 20, 30) is None
+    assert swapped.gsd_m(20, 30) is None
