@@ -34,10 +34,11 @@ def to_power(image: Array, spec: SensorSpec) -> Array:
 
 
 def to_decibels(image: Array, spec: SensorSpec) -> Array:
-    """Return backscatter in decibels; power of zero and below becomes the smallest positive number's."""
+    """Return backscatter in decibels; NaN for power of zero and below, which has none."""
     if spec.units.lower().startswith("db"):
         return image
-    decibels: Array = 10 * np.log10(np.maximum(image, np.finfo(np.float64).tiny))
+    with np.errstate(invalid="ignore"):
+        decibels: Array = 10 * np.log10(np.where(image > 0, image, np.nan))
     return decibels
 
 
@@ -57,32 +58,26 @@ def speckle_suppression_index(before_BCHW: Array, after_BCHW: Array) -> Array:
 def backscatter_rows(
     before_BCHW: Array, after_BCHW: Array, spec: SensorSpec, valid_BCHW: NDArray[np.bool_] | None = None
 ) -> Array:
-    """Return [B,C,6] per image and band: mean and mean square in dB before, the same after, the index, and the share
-    of the pixels that it is all of: those that are `valid`, all when None."""
+    """Return [B,C,7] per image and band: mean and mean square in dB before, the same after, the index, and the share of
+    the pixels that have decibels before, and after. Pixels are those that are `valid`, all when None."""
     if valid_BCHW is not None:
         before_BCHW, after_BCHW = (np.where(valid_BCHW, image, np.nan) for image in (before_BCHW, after_BCHW))
-    columns = [
-        moment
-        for image in (before_BCHW, after_BCHW)
-        for decibels in (to_decibels(image, spec),)
-        for moment in (_over_pixels(np.nanmean, decibels), _over_pixels(np.nanmean, decibels**2))
-    ]
+    both = [to_decibels(image, spec) for image in (before_BCHW, after_BCHW)]
+    columns = [_over_pixels(np.nanmean, decibels**power) for decibels in both for power in (1, 2)]
     columns.append(speckle_suppression_index(to_power(before_BCHW, spec), to_power(after_BCHW, spec)))
-    columns.append(1.0 - np.isnan(before_BCHW).mean(axis=(2, 3)))
+    columns += [1.0 - np.isnan(decibels).mean(axis=(2, 3)) for decibels in both]
     return np.stack(columns, axis=-1)
 
 
-def summarise_backscatter(rows_NC6: Array, spec: SensorSpec) -> dict[str, dict[str, float]]:
+def summarise_backscatter(rows_NC7: Array, spec: SensorSpec) -> dict[str, dict[str, float]]:
     """Return by band the mean and std over all pixels of all images, before and after, and the mean index; NaN for a
     band of which no pixel was measured."""
     out: dict[str, dict[str, float]] = {}
     for band, name in enumerate(spec.bands):
-        rows_N6 = rows_NC6[rows_NC6[:, band, 5] > 0, band]
-        weight_N1 = rows_N6[:, 5:]
-        with np.errstate(invalid="ignore"):
-            moments = (rows_N6[:, :4] * weight_N1).sum(axis=0) / weight_N1.sum()
-        before, before_sq, after, after_sq = moments.tolist()
-        index = rows_N6[:, 4]
+        rows_N7 = rows_NC7[:, band]
+        before, before_sq = _mean_of_images(rows_N7[:, :2], rows_N7[:, 5])
+        after, after_sq = _mean_of_images(rows_N7[:, 2:4], rows_N7[:, 6])
+        index = rows_N7[:, 4]
         index = index[~np.isnan(index)]
         out[name] = {
             "mean_db_before": before,
@@ -92,6 +87,14 @@ def summarise_backscatter(rows_NC6: Array, spec: SensorSpec) -> dict[str, dict[s
             "speckle_suppression_index": float(index.mean()) if len(index) else float("nan"),
         }
     return out
+
+
+def _mean_of_images(moments_N2: Array, share_N: Array) -> list[float]:
+    """Return the means over images that count by their share of pixels; NaN where no image has any."""
+    known = share_N > 0
+    with np.errstate(invalid="ignore"):
+        means_2: Array = (moments_N2[known] * share_N[known, None]).sum(axis=0) / share_N[known].sum()
+    return means_2.tolist()
 
 
 def _over_pixels(statistic: Callable[..., Array], image_BCHW: Array) -> Array:

@@ -70,3 +70,18 @@ def test_an_image_without_speckle_does_not_count() -> None:
 def test_units_tell_radar_from_the_rest(units: str, radar: bool) -> None:
     spec = SensorSpec(name="x", bands=("a",), dtype="float32", units=units)
     assert is_backscatter(spec) is radar
+
+
+def test_power_of_zero_and_below_has_no_decibels() -> None:
+    """One such pixel, of sea or of a prediction, would move a mean by tens of dB."""
+    rng = np.random.default_rng(3)
+    before, after = (rng.exponential(size=(2, 2, 16, 16)) + 0.01 for _ in range(2))
+    before[0, 0, 3, :4] = [0, -1e-9, -1, 0]
+    after[1, :, :8] = -0.5
+    after[0, 1] = 0
+    found = summarise_backscatter(backscatter_rows(before, after, LINEAR), LINEAR)
+    for band, name in enumerate(LINEAR.bands):
+        for when, image in (("before", before[:, band]), ("after", after[:, band])):
+            decibels = 10 * np.log10(image[image > 0])
+            assert found[name][f"mean_db_{when}"] == pytest.approx(decibels.mean())
+            assert found[name][f"std_db_{when}"] == pytest.approx(decibels.std())
