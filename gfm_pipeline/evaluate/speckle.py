@@ -94,7 +94,7 @@ def _mean_of_images(moments_N2: Array, share_N: Array) -> list[float]:
     known = share_N > 0
     with np.errstate(invalid="ignore"):
         means_2: Array = (moments_N2[known] * share_N[known, None]).sum(axis=0) / share_N[known].sum()
-    return means_2.tolist()
+    return [float(mean) for mean in means_2]
 
 
 def _over_pixels(statistic: Callable[..., Array], image_BCHW: Array) -> Array:

@@ -101,7 +101,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         return completed(config)
     except Damaged as error:
-        raise CheckpointError(f"{path}: {error}. Export the model again, or use the program that wrote it.") from None
+        raise CheckpointError(
+            f"{path}: {str(error).rstrip('.')}. Export the model again, or use the program that wrote it."
+        ) from None
 
 
 def build_model(config: dict[str, Any], image_px: int | None = None) -> MsGFM:

@@ -238,6 +238,7 @@ def _check_sensors(config: dict[str, Any]) -> None:
             if not usable or (kind == "std" and min(values) <= 0):
                 raise Damaged(
                     f"normalisation.{name}.{kind} is {values!r}, expected a number for each of {len(bands)} bands"
+                    f"{' above 0' if kind == 'std' else ''}"
                 )
 
 

@@ -225,5 +225,5 @@ def _exported_windows(path: Path) -> list[int]:
         sides = [px // (encoder["patch_px"] * 2**stage) for stage in range(len(encoder["depths"]))]
         windows = encoder.get("pretrained_window") or [min(encoder["window"], side) for side in sides]
         return [int(window) for window in windows]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
         return []

@@ -148,8 +148,12 @@ def test_windows_of_an_exported_model_must_be_in_the_configuration(tmp_path: Pat
     with pytest.raises(ConfigError, match=r"Set model\.encoder\.pretrained_window to \[4, 4\]"):
         start_encoder(model(2, window=8, image_px=64), init, seed=0)
     start_encoder(model(2, window=8, image_px=64, pretrained_window=(4, 4)), init, seed=0)
-    (tmp_path / "config.json").write_text("[]")
-    assert "it does not say its windows" in str(start_encoder(model(2), init, seed=0))
+    nothing = (
+        '{"format": "gfm-model", "image_px": 32, "model": {"encoder": {"patch_px": 0, "depths": [2, 2], "window": 4}}}'
+    )
+    for document in ("[]", "{", nothing, "[" * 100_000):
+        (tmp_path / "config.json").write_text(document)
+        assert "it does not say its windows" in str(start_encoder(model(2), init, seed=0))
 
 
 def test_experts_of_an_exported_model_need_a_place(tmp_path: Path) -> None:
