@@ -34,6 +34,8 @@ class MemberRef:
     """The archive itself, when it is a member of another one."""
     beside: tuple[MemberRef, ...] = ()
     """Small files of the same name that say where it lies: a world file, a coordinate reference system (.prj)."""
+    mask: MemberRef | None = None
+    """The file beside an image that says where something was measured (GDAL's x.tif.msk)."""
 
     @property
     def source_file(self) -> str:

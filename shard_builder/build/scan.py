@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ CREATE TABLE named (id INTEGER PRIMARY KEY, name TEXT, folded TEXT, ref BLOB);
 CREATE TABLE seen (digest BLOB PRIMARY KEY, key TEXT) WITHOUT ROWID;
 CREATE TABLE doubles (id INTEGER PRIMARY KEY, key TEXT, first TEXT, source_file TEXT);
 CREATE TABLE rejected (id INTEGER PRIMARY KEY, row BLOB);
+CREATE TABLE masks (source_file TEXT PRIMARY KEY, ref BLOB) WITHOUT ROWID;
 """
 
 
@@ -83,6 +84,7 @@ class Scan:
         self.num_rejected = 0
         self.num_duplicates = 0
         """Samples left out because an earlier one has the same bytes."""
+        self._has_masks = False
         self._last: dict[str, object] = {}
         self._db = ScratchTables(path, _TABLES)
 
@@ -154,6 +156,12 @@ class Scan:
         else:
             self.ignored.append(ignored)
 
+    def mask(self, source_file: str, mask: MemberRef) -> None:
+        """File the mask beside an image, which may be found before or after it."""
+        self._db.run("INSERT OR REPLACE INTO masks VALUES (?, ?)", (source_file, _REF.dump_json(mask)))
+        self._has_masks = True
+        self.num_items += 1
+
     def reject(self, item: str, source_file: str, reason: str, policy: str, members: int) -> None:
         """File what cannot be packed."""
         self.num_items += members
@@ -208,12 +216,21 @@ class Scan:
         )
         keys, rasters = (self._db.run(text, (mask,)) for text in query)
         for key, labels in keys:
-            found = {sensor: _RASTER.validate_json(next(rasters)[0]) for sensor in present}
+            found = {sensor: self._masked(_RASTER.validate_json(next(rasters)[0])) for sensor in present}
             yield PlannedSample(key, found, json.loads(labels) if labels else {})
 
     def close(self) -> None:
         """Close the file, which is the caller's to remove."""
         self._db.close()
+
+    def _masked(self, raster: PlannedRaster) -> PlannedRaster:
+        """Return a raster whose files know the masks beside them."""
+        if not self._has_masks:
+            return raster
+        query = "SELECT ref FROM masks WHERE source_file = ?"
+        rows = [(ref, self._db.run(query, (ref.source_file,)).fetchone()) for ref in raster.files]
+        files = tuple(replace(ref, mask=_REF.validate_json(row[0])) if row else ref for ref, row in rows)
+        return replace(raster, files=files)
 
     def _count(self, sensor: str, raster: PlannedRaster) -> None:
         """Count the files of a raster once, however many tiles it becomes: tiles of one follow each other."""

@@ -84,7 +84,9 @@ def _fill_nodata(decoded: Decoded, spec: SensorSpec, planned: PlannedRaster) -> 
                 f"sensors.{spec.name}.nodata."
             )
         if fill is None:
-            rules += (f"{spec.name}: file carries a mask, sensor has no nodata: taken as data",)
+            rules += (
+                f"{spec.name}: file carries a mask, sensor has no nodata: taken as data; set sensors.{spec.name}.nodata",
+            )
         else:
             missing |= ~decoded.mask
             rules += (f"{spec.name}: masked pixels set to nodata",)
@@ -177,7 +179,9 @@ def _declared(decoded: Decoded, spec: SensorSpec, fill: float | None) -> tuple[N
         if not hit.any():
             continue
         if fill is None:
-            rules[f"{spec.name}: file declares nodata {value:g}, sensor has none: taken as data"] = None
+            rules[
+                f"{spec.name}: file declares nodata {value:g}, sensor has none: taken as data; set sensors.{spec.name}.nodata"
+            ] = None
         else:
             missing[..., band, :, :] |= hit
             rules[f"{spec.name}: nodata {value:g} set to {fill:g}"] = None

@@ -57,10 +57,15 @@ def read_scene_header(ref: MemberRef, files: ArchiveReader) -> SceneHeader:
 
 
 def open_scene(ref: MemberRef, files: ArchiveReader, rgb: bool = False) -> SceneRaster:
-    """Open a scene, with the location that files beside it give where it has none; raise ItemError for no scene."""
+    """Open a scene, with the mask beside it and, where it has no location, that of files beside it.
+
+    Raises ItemError for what is no scene.
+    """
     scene = SceneRaster(files.open(ref), ref.size, ref, rgb)
     try:
         scene.facts = with_side_files(scene.facts, ref, files)
+        if ref.mask is not None:
+            scene.add_mask(SceneRaster(files.open(ref.mask), ref.mask.size, ref.mask))
     except BaseException:
         scene.close()
         raise
@@ -89,6 +94,7 @@ class SceneRaster:
         self.ref = ref
         self._file = file
         self._rgb = rgb
+        self._beside: SceneRaster | None = None
         try:
             self._dataset = open_dataset(file, size, ref)
         except BaseException:
@@ -134,7 +140,7 @@ class SceneRaster:
             self._damage.check(window)
             with gdal():
                 raster: Raster = self._dataset.read(list(range(1, self.shape[0] + 1)), window=part)
-                mask = self._mask(part)
+                mask = self._mask(part, window)
         except ItemError:
             raise
         except Exception as error:  # damaged files raise types of several libraries
@@ -142,16 +148,36 @@ class SceneRaster:
         facts = self.facts.at(row, column)
         if not self._rgb:
             return Decoded(raster, facts, None, mask)
-        return as_rgb(Part(raster.transpose(1, 2, 0), None if mask is None else mask[..., None]), facts, self.ref)
+        shaped = None if mask is None else np.atleast_3d(mask.T).swapaxes(0, 1)  # [h,w,1] or [h,w,C]
+        return as_rgb(Part(raster.transpose(1, 2, 0), shaped), facts, self.ref)
+
+    def add_mask(self, mask: SceneRaster) -> None:
+        """Read the mask in a file beside the scene with it; raise ItemError for one of another size."""
+        self._beside = mask
+        if mask.shape[1:] != self.shape[1:] or mask.shape[0] not in (1, self.shape[0]):
+            raise ItemError(f"{mask.ref.source_file} has the shape {mask.shape}, expected a mask of {self.shape}.")
 
     def close(self) -> None:
         """Close the file."""
+        if self._beside is not None:
+            self._beside.close()
         with gdal():
             self._dataset.close()
         self._file.close()
 
-    def _mask(self, part: object) -> NDArray[np.bool_] | None:
-        """Return where the file's mask says that something was measured; its nodata values are `facts`' to say."""
+    def _mask(self, part: object, window: Window) -> NDArray[np.bool_] | None:
+        """Return where masks in the file and beside it say that something was measured, [h,w] or [C,h,w].
+
+        Its nodata values are `facts`' to say.
+        """
+        own = self._own_mask(part)
+        if self._beside is None:
+            return own
+        beside = self._beside.read(window).raster != 0
+        found: NDArray[np.bool_] = beside[0] if len(beside) == 1 else beside
+        return found if own is None else np.logical_and(found, own)
+
+    def _own_mask(self, part: object) -> NDArray[np.bool_] | None:
         from rasterio.enums import MaskFlags
 
         flags = self._dataset.mask_flag_enums[0]

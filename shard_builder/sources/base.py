@@ -134,6 +134,10 @@ class InputView:
         """Take note of a setting that has nothing to do in this input: plan and report name it."""
         self.scan.warnings.append(text)
 
+    def mask(self, source_file: str, mask: MemberRef) -> None:
+        """Give the image `source_file`, planned before or after, the mask that lies in a file beside it."""
+        self.scan.mask(source_file, mask)
+
     def ignore(self, path: str, reason: str, files: int = 1) -> None:
         """Take note of files that this source does not pack, and why."""
         self.scan.ignore(Ignored(path, reason, files))
@@ -300,7 +304,7 @@ def make_source(config: BuildConfig) -> Source:
 def _digest(reader: ArchiveReader, raster: PlannedRaster) -> bytes:
     """Return a digest of the bytes that a raster comes from; of the window too, as tiles share a file."""
     joined = hashlib.blake2b(repr((raster.window, raster.grid)).encode(), digest_size=16)
-    for ref in raster.files:
+    for ref in (one for file in raster.files for one in (file, file.mask) if one is not None):
         try:
             digest = reader.keep("digest", ref, lambda ref: hashlib.blake2b(reader.read(ref), digest_size=16).digest())
         except ItemError:  # it equals no other file; the shard that it is planned for will say what is wrong

@@ -35,7 +35,7 @@ from shard_builder.sources.shared.cubes import Cube, arrange, is_cube
 from shard_builder.sources.shared.group import Gathered, Part, trouble_of
 from shard_builder.sources.shared.image import as_series, decode_image
 from shard_builder.sources.shared.npy import decode_npy
-from shard_builder.sources.shared.own_files import MASK, FoundFile, find_files
+from shard_builder.sources.shared.own_files import FoundFile, find_files
 from shard_builder.sources.shared.patterns import RESERVED, FilePattern, iso_date, key_of, labels_of
 from shard_builder.sources.shared.sensor import OwnSensor, specs_of
 from shard_builder.sources.shared.stacking import load_stack
@@ -98,8 +98,7 @@ class Folder(Source):
         gathered, tiles = Gathered(), Tiles()
         try:
             optional = [name for name, own in self.options.sensors.items() if own.optional]
-            single = [name for name, pattern in self.patterns.items() if not pattern.names & set(RESERVED)]
-            for found in find_files(view, self.patterns, self.options.archives, optional, single):
+            for found in find_files(view, self.patterns, self.options.archives, optional):
                 self._plan(view, found, gathered, tiles)
             bands = {spec.name: spec.bands for spec in self.sensors}
             for key, sensor, parts, labels in gathered.rasters(bands):
@@ -129,24 +128,11 @@ class Folder(Source):
         if self._is_cube(planned, spec.name):
             return load_cube(planned.files, spec, sensor, files)  # a zarr folder is many files
         bands = spec.bands if "band" in names else ()
-        if len(planned.files) == 2 and planned.files[1].member.endswith(MASK):
-            return self._masked(planned, spec, files)
         if bands:
             return load_stack(planned, bands, lambda ref: _load_file(ref, spec, sensor, files))
         return load_stack(
             planned, (), lambda ref: in_declared_order(_load_file(ref, spec, sensor, files), spec, ref.source_file)
         )
-
-    def _masked(self, planned: PlannedRaster, spec: SensorSpec, files: ArchiveReader) -> Decoded:
-        """Return an image with the mask that lies in a file beside it."""
-        image, mask = planned.files
-        decoded = self._whole(replace(planned, files=(image,)), spec, files)
-        valid = decode_tiff(files.read(mask), mask).raster != 0
-        if valid.shape[-2:] != decoded.raster.shape[-2:] or len(valid) not in (1, decoded.raster.shape[-3]):
-            raise ItemError(
-                f"{mask.source_file} has the shape {valid.shape}, expected a mask of {decoded.raster.shape}."
-            )
-        return replace(decoded, mask=valid if decoded.mask is None else valid & decoded.mask, original=None)
 
     def _plan(self, view: InputView, found: FoundFile, gathered: Gathered, tiles: Tiles) -> None:
         key = key_of(self.options.key.format(**found.parts), self.room)
@@ -284,4 +270,13 @@ def _load_file(ref: MemberRef, spec: SensorSpec, sensor: OwnSensor, files: Archi
         return Decoded(arrange(decode_npy(files.read(ref), ref), sensor.axes, ref.source_file))
     decoded = decode_image(files.read(ref), ref, spec)
     decoded = replace(decoded, facts=with_side_files(decoded.facts, ref, files))
+    decoded = _with_mask(decoded, ref.mask, files) if ref.mask is not None else decoded
     return as_series(decoded, sensor.axes) if sensor.axes and "T" in sensor.axes else decoded
+
+
+def _with_mask(decoded: Decoded, mask: MemberRef, files: ArchiveReader) -> Decoded:
+    """Return an image [C,H,W] with the mask that lies in a file beside it."""
+    valid = decode_tiff(files.read(mask), mask).raster != 0
+    if valid.shape[-2:] != decoded.raster.shape[-2:] or len(valid) not in (1, len(decoded.raster)):
+        raise ItemError(f"{mask.source_file} has the shape {valid.shape}, expected a mask of {decoded.raster.shape}.")
+    return replace(decoded, mask=valid if decoded.mask is None else valid & decoded.mask, original=None)

@@ -10,11 +10,25 @@ from gfm_pipeline.errors import ArchiveError
 from shard_builder.archives import MemberRef, kind_of
 from shard_builder.rasters.location import SIDE_FILES, ending_of, side_endings
 from shard_builder.sources.base import InputView
+from shard_builder.sources.shared.cubes import is_cube
 from shard_builder.sources.shared.patterns import FilePattern
 from shard_builder.sources.shared.zarr_store import zarr_folder
 
 MASK = ".msk"
 """What GDAL adds to the name of an image for the file of its mask."""
+PAM = ".aux.xml"
+"""What GDAL adds to the name of an image for the file of all that the image cannot hold."""
+_PAM_BYTES = 2**20
+_PAM_SAYS = {
+    b"<NoDataValue": "nodata",
+    b"<Scale": "scale",
+    b"<Offset": "offset",
+    b"<SRS": "coordinate reference system",
+    b"<GeoTransform": "location",
+    b"<GCPList": "ground control points",
+    b"<Description": "band names",
+}
+"""Elements that would change what is packed; most such files hold statistics and histograms alone."""
 HELD = 2**16
 """Files of a folder that are held until it ends: those beside an image may come before or after it."""
 
@@ -30,7 +44,7 @@ class FoundFile(NamedTuple):
     parts: dict[str, str]
     """What the named parts of the pattern stand for."""
     refs: tuple[MemberRef, ...]
-    """The file, and perhaps its mask; for a zarr folder the files in it."""
+    """The file; for a zarr folder the files in it."""
 
 
 def find_files(
@@ -38,31 +52,34 @@ def find_files(
     patterns: Mapping[str, FilePattern],
     archives: bool,
     optional: Collection[str] = (),
-    masked: Collection[str] = (),
     used: Callable[[MemberRef], bool] = lambda _: False,
 ) -> Iterator[FoundFile]:
     """Yield the files that fit the pattern of a sensor, in the order of the input, and take note of all others.
 
     A file may fit the patterns of several sensors. Raises ArchiveError when no file fits a pattern; where that is one
     of the `optional` sensors, others being found, the report says so. The mask beside an image (GDAL's x.tif.msk) is
-    its second file for the `masked` sensors; files that say where it lies (world files, .prj) are `beside` it. They
+    given to it, wherever in the listing it is; files that say where it lies (world files, .prj) are `beside` it: they
     are listed next to it, or in its folder no more than HELD files away. `used` is asked whether a file that fits no
     pattern is of use nevertheless.
     """
     matched: set[str] = set()
     example = ""
-    for top, path, refs, masks in _with_beside(_items(_all(view, patterns, archives))):
-        found = [(sensor, parts) for sensor, pattern in patterns.items() if (parts := pattern.match(path)) is not None]
+    for top, path, refs in _with_beside(_items(_all(view, patterns, archives))):
+        is_beside = _goes_with_image(view, top, path, refs[0], patterns)
+        found = [
+            (sensor, parts)
+            for sensor, pattern in patterns.items()
+            if (parts := pattern.match(path)) is not None
+            and not (is_beside and pattern.match(_image_of(path)) is not None)  # "{key}.*" is meant for the image
+        ]
         for sensor, parts in found:
             matched.add(sensor)
-            yield FoundFile(sensor, parts, (*refs, *masks) if sensor in masked else refs)
-        if masks and not any(sensor in masked for sensor, _ in found):
-            view.ignore(top or ".", "masks beside images (.msk), not read here: put them into the images", len(masks))
-        if not found and used(refs[0]):
+            yield FoundFile(sensor, parts, refs)
+        if found or is_beside or used(refs[0]):
             continue
-        if not found and ending_of(path) in SIDE_FILES:
+        if ending_of(path) in SIDE_FILES:
             view.ignore(top or ".", "world file or .prj beside no image", len(refs))
-        elif not found:
+        else:
             example = example or path
             view.ignore(top or ".", "fits the pattern of no sensor", len(refs))
     missing = sorted(set(patterns) - matched)
@@ -118,6 +135,32 @@ def _with_inside(
         yield name, f"{folder}/{inner.member}" if folder else inner.member, inner
 
 
+def _image_of(path: str) -> str:
+    """Return the path of the image that a file of GDAL's beside it goes with; "" for any other file."""
+    ending = next((ending for ending in (MASK, PAM) if path.lower().endswith(ending)), None)
+    image = path[: -len(ending)] if ending else ""
+    return "" if is_cube(image) or image.lower().endswith(".npy") else image
+
+
+def _goes_with_image(view: InputView, top: str, path: str, ref: MemberRef, patterns: Mapping[str, FilePattern]) -> bool:
+    """Return whether a file is GDAL's beside an image of a sensor; its mask is filed, what else is not read named."""
+    image = _image_of(path)
+    if not image or not _fits(image, patterns):
+        return False
+    if path.lower().endswith(MASK):
+        view.mask(ref.source_file[: -len(MASK)], ref)
+        return True
+    held = view.reader.head(ref, _PAM_BYTES)
+    said = [name for element, name in _PAM_SAYS.items() if element in held]
+    view.ignore(
+        top or ".",
+        f"{PAM} beside images with {', '.join(said)}: not read; write it into the images with gdal_translate"
+        if said
+        else f"{PAM} beside images, which hold statistics alone",
+    )
+    return True
+
+
 def _fits(path: str, patterns: Mapping[str, FilePattern]) -> bool:
     return any(pattern.match(path) is not None for pattern in patterns.values())
 
@@ -140,8 +183,8 @@ def _items(files: Iterable[tuple[str, str, MemberRef]]) -> Iterator[_Item]:
         yield (*held, tuple(refs))
 
 
-def _with_beside(items: Iterable[_Item]) -> Iterator[tuple[str, str, tuple[MemberRef, ...], tuple[MemberRef, ...]]]:
-    """Yield the items in their order, each with the mask file beside it, and with the files that say where it lies."""
+def _with_beside(items: Iterable[_Item]) -> Iterator[_Item]:
+    """Yield the items in their order, each with the files beside it that say where it lies."""
     held: list[_Item] = []
     for item in items:
         if held and (_folder(item) != _folder(held[0]) or (len(held) >= HELD and _stem(item) != _stem(held[-1]))):
@@ -159,9 +202,8 @@ def _stem(item: _Item) -> str:
     return item[1].rpartition("/")[2].partition(".")[0]
 
 
-def _paired(items: list[_Item]) -> Iterator[tuple[str, str, tuple[MemberRef, ...], tuple[MemberRef, ...]]]:
+def _paired(items: list[_Item]) -> Iterator[_Item]:
     images = {path for _, path, _ in items}
-    masks = {path: refs for _, path, refs in items if path.endswith(MASK) and path.removesuffix(MASK) in images}
     sides: dict[tuple[str, str], tuple[str, MemberRef]] = {}
     for _, path, refs in items:
         if ending_of(path) in SIDE_FILES:
@@ -174,7 +216,7 @@ def _paired(items: list[_Item]) -> Iterator[tuple[str, str, tuple[MemberRef, ...
         taken |= {side for side, _ in found}
         beside[path] = tuple(ref for _, ref in found)
     for top, path, refs in items:
-        if path in masks or path in taken:
+        if path in taken:
             continue
         refs = (replace(refs[0], beside=beside[path]), *refs[1:]) if beside.get(path) else refs
-        yield top, path, refs, masks.get(path + MASK, ())
+        yield top, path, refs

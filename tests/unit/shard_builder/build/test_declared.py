@@ -128,33 +128,64 @@ def test_units_say_that_a_scale_was_not_applied(tmp_path: Path) -> None:
     assert applied.statistics["x"][0].mean == pytest.approx(293.15, rel=1e-6)
 
 
-@pytest.mark.parametrize("archive", ["", "a.zip", "a.tar.gz"])
-def test_a_mask_beside_the_image(archive: str, tmp_path: Path) -> None:
+def one_half() -> bytes:
     mask = np.full((8, 8), 255, np.uint8)
     mask[:4] = 0
-    files = {"k1.tif": tiff(image()), "k1.tif.msk": tiff(mask), "k2.tif": tiff(image())}
+    return tiff(mask)
+
+
+@pytest.mark.parametrize("source", ["folder", "scenes"])
+@pytest.mark.parametrize("archive", ["", "a.zip", "a.tar.gz"])
+@pytest.mark.parametrize("kind", ["", "_{band}", "_{date}"])
+def test_a_mask_beside_the_image_is_read_wherever_it_is_listed(
+    kind: str, archive: str, source: str, tmp_path: Path
+) -> None:
+    first, second = {"": ("", None), "_{band}": ("_v", "_w"), "_{date}": ("_20200101", "_20200102")}[kind]
+    images = {f"{key}{part}.tif": tiff(image()) for key in ("k1", "k2") for part in (first, second) if part is not None}
+    mask = {f"k1{first}.tif.msk": one_half()}
+    files = {f"k1{first}.tif": images.pop(f"k1{first}.tif"), **images, "k1.tif.txt": b"x", **mask}
+    files = files if archive != "a.zip" else dict(reversed(files.items()))  # the mask far behind it, or before it
     (tmp_path / "in").mkdir()
     if archive:
         (zipped if archive == "a.zip" else tar_gz)(tmp_path / "in" / archive, files)
     else:
         for name, data in files.items():
             (tmp_path / "in" / name).write_bytes(data)
-    options = {"sensors": {"x": SENSOR}, "archives": bool(archive)}
+    bands = ["v", "w"] if kind == "_{band}" else ["v"]
+    sensor = SENSOR | {"files": f"{{key}}{kind}.tif", "bands": bands}
     raw = BuildConfig(
-        source="folder",
+        source=source,
         input=str(tmp_path / "in"),
         output=str(tmp_path / "out"),
-        options=options,
+        options={"sensors": {"x": sensor}, "archives": bool(archive)},
         sensors={"x": {"nodata": 0}},
+        **({"tile_px": 8} if source == "scenes" else {}),
     )
     manifest = build_collection(raw, "build", lambda _: None).manifest
     assert manifest is not None
     assert manifest.counts["rule: x: masked pixels set to nodata"] == 1
-    samples = stored(tmp_path)
-    assert not samples["k1"][0][0, :4].any()
-    np.testing.assert_array_equal(samples["k1"][0][0, 4:], image()[4:])
-    assert samples["k1"][1]["nodata_share"] == 0.5
+    samples = {key.partition("_r0")[0]: sample for key, sample in stored(tmp_path).items()}
+    pixels = samples["k1"][0].reshape(-1, 8, 8)
+    assert not pixels[0, :4].any()
+    np.testing.assert_array_equal(pixels[0, 4:], image()[4:])
+    assert all((other == image()).all() for other in pixels[1:])
+    assert samples["k1"][1]["nodata_share"] == 0.5 / len(pixels)
     assert samples["k2"][1]["nodata_share"] == 0
+
+
+def test_what_lies_beside_an_image_and_is_not_read_is_named(tmp_path: Path) -> None:
+    write(tmp_path, {"k1": (image(), None), "k2": (image(), None)})
+    band = '<PAMRasterBand band="1">{}</PAMRasterBand>'
+    for key, said in (("k1", "<NoDataValue>100</NoDataValue><Scale>2</Scale>"), ("k2", "<Metadata/>")):
+        text = f"<PAMDataset>{band.format(said)}</PAMDataset>"
+        (tmp_path / "in" / f"{key}.tif.aux.xml").write_text(text)
+    planned = forecast(config(tmp_path, sensor=SENSOR | {"files": "{key}.*"}), False, lambda _: None)
+    reasons = [item.reason for item in planned.plan.ignored]
+    assert reasons == [
+        ".aux.xml beside images with nodata, scale: not read; write it into the images with gdal_translate",
+        ".aux.xml beside images, which hold statistics alone",
+    ]
+    assert planned.problems == ()
 
 
 @pytest.mark.parametrize(("axes", "bands"), [("TCHW", 2), ("THW", 1)])

@@ -52,7 +52,7 @@ def test_a_mask_of_any_shape_that_broadcasts(shape: tuple[int, ...]) -> None:
 
 def test_a_mask_without_a_value_for_it_is_reported() -> None:
     found = prepared(np.ones((3, 2, 2), np.uint8), mask=np.eye(2, dtype=bool))
-    assert found.rules == ("x: file carries a mask, sensor has no nodata: taken as data",)
+    assert found.rules == ("x: file carries a mask, sensor has no nodata: taken as data; set sensors.x.nodata",)
     assert found.measured is None
 
 
@@ -75,7 +75,7 @@ def test_a_nodata_value_that_the_type_cannot_have_is_reported() -> None:
     assert found.measured is None
     assert found.rules == (
         "x: the sensor's nodata -9999 is no uint8: not used",
-        "x: file carries a mask, sensor has no nodata: taken as data",
+        "x: file carries a mask, sensor has no nodata: taken as data; set sensors.x.nodata",
     )
 
 

@@ -128,7 +128,10 @@ def test_alpha_beside_rgb(tmp_path: Path) -> None:
     image[3] = HALF
     clear = decode_rgb(gdal(tmp_path / "b.tif", image, **options), REF)
     assert packed(clear, 3, "uint8", nodata=0).nodata_share == 0.5
-    assert "x: file carries a mask, sensor has no nodata: taken as data" in packed(clear, 3, "uint8").rules
+    assert (
+        "x: file carries a mask, sensor has no nodata: taken as data; set sensors.x.nodata"
+        in packed(clear, 3, "uint8").rules
+    )
 
 
 @pytest.mark.parametrize("nodata", [None, -1, 7.5])

@@ -96,7 +96,10 @@ def test_an_opaque_alpha_changes_nothing() -> None:
     assert found.rules == ("alpha channel dropped",)
     image[0, 0, 3] = 0
     said = packed(png(image, 8, RGBA), 3, kind="image", units="1").rules
-    assert said == ("alpha channel dropped", "x: file carries a mask, sensor has no nodata: taken as data")
+    assert said == (
+        "alpha channel dropped",
+        "x: file carries a mask, sensor has no nodata: taken as data; set sensors.x.nodata",
+    )
 
 
 @pytest.mark.parametrize(("colour", "clear"), [(RGB, bytes([0, 9, 0, 9, 0, 9])), (PALETTE, b"\xff" * 9 + b"\0")])
