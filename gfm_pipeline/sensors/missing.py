@@ -26,7 +26,10 @@ def unmeasured(raster: NDArray[np.generic], nodata: float | None) -> NDArray[np.
 def holds(dtype: np.dtype[np.generic], value: float) -> bool:
     """Return whether a pixel of `dtype` can be `value`; NaN is for floating point only."""
     if dtype.kind == "f":
-        return not math.isfinite(value) or abs(value) <= float(np.finfo(str(dtype)).max)
+        if not math.isfinite(value):
+            return True
+        with np.errstate(over="ignore"):  # -3.40282347e+38 is float32's lowest number, rounded away from 0
+            return bool(np.isfinite(dtype.type(value)))
     if dtype.kind == "b":
         return value in (0, 1)
     limits = np.iinfo(str(dtype))

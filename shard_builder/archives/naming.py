@@ -16,6 +16,7 @@ import numpy as np
 from shard_builder.archives.member import MemberRef, Refused, parts_of
 
 LITTER = "left by macOS or Windows beside the files (._*, __MACOSX, .DS_Store, Thumbs.db)"
+REPLACED = "replaced by a later member of the same name"
 _LITTER_NAMES = frozenset({".ds_store", "thumbs.db"})
 _IN_MEMORY = 16 * 2**20
 
@@ -59,7 +60,7 @@ def last_of_each_name(
                 spool.seek(start)
                 dropped = _entry(spool, like)
                 name = dropped.member if isinstance(dropped, MemberRef) else dropped.name
-                yield Passed(name, "replaced by a later member of the same name")
+                yield Passed(name, REPLACED)
                 continue
             spool.seek(starts[last.get(number, number) or 0])
             yield _entry(spool, like)

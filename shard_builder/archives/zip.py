@@ -15,6 +15,7 @@ from typing import IO
 
 from gfm_pipeline.errors import ArchiveError, GfmError, ItemError
 from shard_builder.archives.member import RATIO_FROM_BYTES, Limits, MemberRef, Refused, printable, unsafe_reason
+from shard_builder.archives.naming import REPLACED, Passed
 from shard_builder.archives.section import section
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
@@ -23,27 +24,28 @@ _WINDOWS = 0
 """`create_system` of MS-DOS and Windows."""
 
 
-def list_zip(file: IO[bytes], like: MemberRef, where: str, limits: Limits) -> Iterator[MemberRef | Refused]:
+def list_zip(file: IO[bytes], like: MemberRef, where: str, limits: Limits) -> Iterator[MemberRef | Refused | Passed]:
     """Yield the members of the zip in `file`, each a copy of `like` with its own name, place and size.
 
+    Of one name the last one counts, as unpacking leaves it: zarr writes the metadata of a store twice and more.
     Raises ArchiveError for what is no readable zip.
     """
-    seen: set[str] = set()
     try:
         with zipfile.ZipFile(file) as archive:
             if archive.infolist() and min(info.header_offset for info in archive.infolist()) > 0:
                 # A cut zip whose last whole member is a zip itself would be taken for that one.
                 raise zipfile.BadZipFile("it does not begin with its first member, so it is cut short or no plain zip")
             limits.check_members(sum(not info.is_dir() for info in archive.infolist()), where)
-            for info in archive.infolist():
-                # Windows tools write "a\\b" for what is b in the folder a; elsewhere a backslash is part of a name.
-                name = info.filename.replace("\\", "/") if info.create_system == _WINDOWS else info.filename
+            last = {_name(info): info for info in archive.infolist()}
+            for listed in archive.infolist():
+                name = _name(listed)
                 if name.endswith("/"):
                     continue
+                info = last.pop(name, None)  # where the first of its name stands, so that what goes together stays so
+                if info is None:
+                    yield Passed(printable(name), REPLACED)
+                    continue
                 reason = unsafe_reason(name) or _zip_reason(info, limits)
-                if reason is None and name in seen:
-                    reason = "second member of this name"
-                seen.add(name)
                 if reason is not None:
                     yield Refused(printable(name), reason)
                     continue
@@ -62,6 +64,11 @@ def list_zip(file: IO[bytes], like: MemberRef, where: str, limits: Limits) -> It
         raise ArchiveError(f"cannot read {where}: {error.strerror}. Make it readable.") from error
     except Exception as error:  # zipfile raises many types for what is no zip
         raise ArchiveError(f"{where} is no readable zip archive: {error}. Copy or download it again.") from error
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    """Return the name of a member: Windows tools write "a\\b" for b in the folder a, others mean the character."""
+    return info.filename.replace("\\", "/") if info.create_system == _WINDOWS else info.filename
 
 
 def open_stored(file: IO[bytes], ref: MemberRef) -> IO[bytes]:

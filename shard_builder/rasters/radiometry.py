@@ -84,9 +84,7 @@ def _fill_nodata(decoded: Decoded, spec: SensorSpec, planned: PlannedRaster) -> 
                 f"sensors.{spec.name}.nodata."
             )
         if fill is None:
-            rules += (
-                f"{spec.name}: file carries a mask, sensor has no nodata: taken as data; set sensors.{spec.name}.nodata",
-            )
+            rules += (f"{spec.name}: file carries a mask, {_taken(spec)}",)
         else:
             missing |= ~decoded.mask
             rules += (f"{spec.name}: masked pixels set to nodata",)
@@ -179,13 +177,15 @@ def _declared(decoded: Decoded, spec: SensorSpec, fill: float | None) -> tuple[N
         if not hit.any():
             continue
         if fill is None:
-            rules[
-                f"{spec.name}: file declares nodata {value:g}, sensor has none: taken as data; set sensors.{spec.name}.nodata"
-            ] = None
+            rules[f"{spec.name}: file declares nodata {value:g}, {_taken(spec)}"] = None
         else:
             missing[..., band, :, :] |= hit
             rules[f"{spec.name}: nodata {value:g} set to {fill:g}"] = None
     return missing, tuple(rules)
+
+
+def _taken(spec: SensorSpec) -> str:
+    return f"sensor has no nodata: taken as data; set sensors.{spec.name}.nodata"
 
 
 def _measured(raster: Raster, nodata: float | None) -> NDArray[np.bool_] | None:

@@ -182,7 +182,8 @@ def page_facts(page: Any) -> Facts:
     """Return what the tags of a page say of its numbers."""
     tag = page.tags.get("GDAL_NODATA")
     text = str(tag.value).strip("\0 ") if tag is not None else None
-    value = None if text is None else parse_nodata(text)
+    said = set() if text is None else set(text.split())  # some tools write the value once for each band
+    value = parse_nodata(said.pop()) if len(said) == 1 else None
     unusable = text is not None and value is None
     name = page.photometric.name
     return Facts(

@@ -237,6 +237,9 @@ class TiffPage:
             pixels = pixels.transpose(1, 2, 0)
             mask = mask.transpose(1, 2, 0) if mask is not None and mask.ndim == 3 else mask
         pixels = pixels.reshape(*pixels.shape[:2], -1)
+        if pixels.shape[2] == self._samples - 1 and self._page.extrasamples:  # GDAL writes an alpha band as the mask
+            flat = np.ones(pixels.shape[:2], np.bool_) if mask is None else mask.reshape(*pixels.shape[:2], -1)[..., 0]
+            return np.dstack([pixels, np.where(flat, 255, 0).astype(pixels.dtype)]), None
         if mask is None or mask.all():
             return pixels, None
         return pixels, np.broadcast_to(mask.reshape(*mask.shape[:2], -1), pixels.shape).astype(np.bool_)

@@ -48,9 +48,12 @@ class CfValues:
         for value in self.nodata[1:]:
             valid &= ~is_declared(raster, value)
         if math.isfinite(self.low) or math.isfinite(self.high):
-            values = raster.astype(np.float64) * self.scale + self.offset if self.is_scaled_range else raster
+            values, slack = raster, 0.0
+            if self.is_scaled_range:  # the ends are rounded to 32 bits, mostly, and so is the scale
+                values = raster.astype(np.float64) * self.scale + self.offset
+                slack = float(np.finfo(np.float32).eps) * max(abs(n) for n in (self.low, self.high) if math.isfinite(n))
             with np.errstate(invalid="ignore"):
-                valid &= ~(np.less(values, self.low) | np.greater(values, self.high))
+                valid &= ~(np.less(values, self.low - slack) | np.greater(values, self.high + slack))
         return None if valid.all() else valid
 
 
@@ -84,9 +87,10 @@ def read_values(array: Any) -> CfValues:
 def stored_dtype(array: Any) -> np.dtype[Any]:
     """Return the type of an array's numbers, with the sign that the attribute `_Unsigned` says they have."""
     dtype: np.dtype[Any] = np.dtype(array.dtype)
-    said = array.attrs.get("_Unsigned", "")
-    said = (said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)).lower()
-    if (dtype.kind, said) in (("i", "true"), ("u", "false")):
+    parts = np.ravel(array.attrs.get("_Unsigned", "")).tolist()
+    part = parts[0] if len(parts) == 1 else ""
+    said = (part.decode("utf-8", "replace") if isinstance(part, bytes) else str(part)).strip().lower()
+    if (dtype.kind, said) in (("i", "true"), ("i", "1"), ("u", "false"), ("u", "0")):
         dtype = np.dtype(dtype.str.replace(dtype.kind, "u" if dtype.kind == "i" else "i"))
     return dtype
 
@@ -123,10 +127,11 @@ def _numbers(value: Any, dtype: np.dtype[Any], packed: np.dtype[Any]) -> list[fl
         return None if None in numbers or not numbers else [number for number in numbers if number is not None]
     if parts.dtype.kind not in "iuf" or not parts.size:
         return None
-    if dtype != packed and parts.dtype.kind in "iu" and parts.dtype.itemsize == dtype.itemsize:
-        parts = parts.view(parts.dtype.str.replace(parts.dtype.kind, dtype.kind))
-    elif dtype != packed and parts.dtype.kind in "iu" and dtype.kind == "u":  # JSON has one type of integers
-        parts = np.where(np.less(parts, 0), parts + 2 ** (8 * dtype.itemsize), parts)
+    if dtype.kind in "iu" and dtype != packed and parts.dtype.kind in "iu":
+        if parts.dtype.itemsize == dtype.itemsize:
+            parts = parts.view(parts.dtype.str.replace(parts.dtype.kind, dtype.kind))
+        elif dtype.kind == "u":  # JSON has one type of integers
+            parts = np.where(np.less(parts, 0), parts + 2 ** (8 * dtype.itemsize), parts)
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
             parts = parts.astype(dtype)  # as many digits as the pixels have

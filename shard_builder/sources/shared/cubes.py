@@ -40,6 +40,13 @@ def is_cube(path: str) -> bool:
 def _open_hdf5(file: IO[bytes], ref: MemberRef) -> Any:
     import h5py
 
+    head = file.read(3)
+    file.seek(0)
+    if head == b"CDF":
+        file.close()
+        raise ItemError(
+            f"{ref.source_file} is NetCDF 3, expected NetCDF 4: convert it, e.g. nccopy -k nc4 old.nc new.nc."
+        )
     try:
         return h5py.File(file, "r")
     except OSError as error:

@@ -29,6 +29,9 @@ LOWEST = float(np.finfo("f4").min)
 NEARLY = [  # (declared, pixel, type, whether GDAL takes them for one)
     (-3.40282306073709653e38, LOWEST, "f4", True),
     (-3.4e38, LOWEST, "f4", True),
+    (-3.40282347e38, LOWEST, "f4", True),
+    (3.4028235e38, -LOWEST, "f4", True),
+    (-3.41e38, LOWEST, "f4", False),
     (-9999.001, -9999, "f4", True),
     (-9999.01, -9999, "f4", False),
     (-99999999, -1e8, "f4", True),

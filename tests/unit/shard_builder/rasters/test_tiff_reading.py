@@ -251,7 +251,12 @@ def test_text_of_nodata(text: str, value: float | None) -> None:
     np.testing.assert_equal(parse_nodata(text), value)
 
 
-@pytest.mark.parametrize("text", ["none", "-9999m"])
+def test_a_value_written_once_for_each_band_is_one() -> None:
+    data = pages(np.array([[-9999, 1]], np.float32), extratags=[(42113, "s", 0, "-9999 -9999", True)])
+    assert np.isnan(packed(decode_tiff(data, REF), 1, "float32").raster).tolist() == [[[True, False]]]
+
+
+@pytest.mark.parametrize("text", ["none", "-9999m", "1 2"])
 def test_text_that_is_no_number_is_reported(text: str) -> None:
     data = pages(np.zeros((8, 8), np.float32), extratags=[(42113, "s", 0, text, True)])
     assert packed(decode_tiff(data, REF), 1, "float32").rules == (f"nodata {text!r} is no number: not used",)

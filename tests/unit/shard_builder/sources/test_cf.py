@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -51,6 +51,7 @@ ATTRIBUTES: dict[str, tuple[np.ndarray[Any, Any], dict[str, Any]]] = {
     "several": (FLOAT, {"missing_value": np.array([-9999, 1e20, 7], "f4")}),
     "integers": (INT, {"_FillValue": np.int16(-32768), "scale_factor": 0.5, "add_offset": 10.0}),
     "unsigned": (INT, {"_FillValue": np.int16(-1), "_Unsigned": "true", "scale_factor": 2.0}),
+    "scaled by whole numbers": (INT, {"scale_factor": np.int64(2), "add_offset": np.int64(-273)}),
     "scaled without fill": (INT, {"scale_factor": np.float32(0.25)}),
     "scaled floats": (FLOAT, {"scale_factor": 2.0, "_FillValue": np.float32(7)}),
 }
@@ -75,6 +76,7 @@ RANGES: list[tuple[dict[str, Any], list[int]]] = [
     ({"valid_min": np.int16(3)}, [3, 7, 100, 200, 250, 32767]),
     ({"valid_max": np.int16(3)}, [-32768, -5, -1, 0, 1, 2, 3]),
     ({"valid_range": np.array([0.0, 20.0]), "scale_factor": 0.1}, [0, 1, 2, 3, 7, 100, 200]),
+    ({"valid_range": np.array([0.0, 20.0], "f4"), "scale_factor": np.float32(0.1)}, [0, 1, 2, 3, 7, 100, 200]),
     ({"valid_range": np.array([0, -100], "i2"), "_Unsigned": "true"}, [0, 1, 2, 3, 7, 100, 200, 250, 32767, 32768]),
 ]
 
@@ -93,6 +95,30 @@ def test_what_lies_outside_the_valid_range_was_not_measured(
     assert found.measured is not None
     values = INT.view(np.uint16) if "_Unsigned" in attributes else INT
     assert sorted(values[found.measured[0]].tolist()) == valid
+
+
+@pytest.mark.parametrize("said", ["true", "True", b"true", np.array([b"true"]), 1, True])
+def test_every_spelling_of_unsigned(said: Any, tmp_path: Path) -> None:
+    write_nc(tmp_path / "a.nc", {"t": INT}, _Unsigned=said)
+    np.testing.assert_array_equal(packed(tmp_path, "a.nc", "uint16").raster[0], INT.view(np.uint16))
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.filterwarnings("ignore")
+def test_zipped_zarr_whose_metadata_were_written_twice(version: Literal[2, 3], tmp_path: Path) -> None:
+    xarray = pytest.importorskip("xarray")
+    encoding = {"dtype": "int16", "scale_factor": 0.5, "add_offset": -20, "_FillValue": -32768}
+    values = np.array([[1, 2.5], [np.nan, -7]], np.float32)
+    with zarr.storage.ZipStore(str(tmp_path / "a.zarr.zip"), mode="w") as store:
+        data = xarray.Dataset({"t": (("y", "x"), values)})
+        data.to_zarr(store, zarr_format=version, encoding={"t": encoding}, consolidated=False)
+    np.testing.assert_array_equal(packed(tmp_path, "a.zarr.zip", "float32").raster[0], values)
+
+
+def test_classic_netcdf_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "a.nc").write_bytes(b"CDF\x01" + bytes(64))
+    with pytest.raises(ItemError, match=r"a\.nc is NetCDF 3, expected NetCDF 4: convert it"):
+        packed(tmp_path, "a.nc", "float32")
 
 
 def test_every_band_has_its_own_fill_value(tmp_path: Path) -> None:
