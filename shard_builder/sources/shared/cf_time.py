@@ -119,6 +119,8 @@ def _day(start: tuple[int, ...], days: int, calendar: str, where: str) -> tuple[
     year, month, day = start
     if calendar in _FIXED:
         return _fixed(year, month, day, days, _FIXED[calendar])
+    if not year and calendar in ("standard", "gregorian"):
+        raise ValueError("it has no year 0")
     if calendar == "julian" or (calendar in ("standard", "gregorian") and start < (1582, 10, 15)):
         ordinal = _julian_ordinal(year, month, day) + days
     elif calendar in _GREGORIAN:

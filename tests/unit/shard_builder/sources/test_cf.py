@@ -221,6 +221,8 @@ DATES: list[tuple[Any, str, dict[str, Any], str]] = [
     (np.inf, "days since 2000-01-01", {}, None),
     (1e300, "days since 2000-01-01", {}, None),
     (-2147483648, "days since 1990-01-01", {}, None),
+    (730000, "days since 0000-01-01", {}, None),
+    (730000, "days since 0000-01-01", {"calendar": "noleap"}, "2000-01-01"),
     (0, "days since 2020-01-01 00:00:60", {}, None),
     (0, "days since 2020-13-01", {}, None),
     (0, "days since yesterday", {}, None),
