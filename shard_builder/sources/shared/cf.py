@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from pyproj.exceptions import ProjError
 
-from shard_builder.rasters.georeference import Georeference, crs_text
+from shard_builder.rasters.georeference import Georeference, crs_text, parsed_crs
 from shard_builder.sources.shared.cube_limits import check_table
 
 NAMES = (
@@ -18,6 +19,9 @@ NAMES = (
 """Of the coordinates of rows and columns, where the axes of an array have none of their own."""
 POINTS = 9
 """Along a side, of an array whose coordinates are no even grid."""
+_METRES = {"m", "metre", "metres", "meter", "meters"}
+_KILOMETRES = {"km", "kilometre", "kilometres", "kilometer", "kilometers"}
+_RADIANS = {"rad", "radian", "radians"}
 _DEGREES = {"degrees_north", "degrees_east", "degree_north", "degree_east", "latitude", "longitude"}
 MAX_BANDS = 4096
 """An axis with more positions has no names that are read."""
@@ -41,7 +45,10 @@ def grid_of(group: Any, array: Any, axes: tuple[int, int], size: tuple[int, int]
     y, x = _axis(rows, size[0]), _axis(columns, size[1])
     crs = crs or ("EPSG:4326" if in_degrees else None)
     if x is not None and y is not None:
-        (x0, dx), (y0, dy) = x, y
+        (x0, dx), (y0, dy) = (
+            tuple(number * _unit(group, array, axis, crs) for number in numbers)
+            for axis, numbers in ((columns, x), (rows, y))
+        )
         return Georeference(crs, (dx, 0.0, x0 - dx / 2, 0.0, dy, y0 - dy / 2))
     if in_degrees and rows.shape == (size[0],) and columns.shape == (size[1],):
         return _points(size, lambda row, column: (_number(columns, column), _number(rows, row)))
@@ -86,13 +93,36 @@ def _points(size: tuple[int, int], at: Callable[[int, int], tuple[float, float]]
     return Georeference("EPSG:4326", None, good) if len(good) > 2 else None
 
 
+def _unit(group: Any, array: Any, coordinate: Any, crs: str | None) -> float:
+    """Return the units of a projected system to one of a coordinate, which may be in kilometres; 1 where not known.
+
+    Those of a geostationary view may be angles, of which its distance makes metres.
+    """
+    found = parsed_crs(crs) if crs else None
+    if found is None or not found.is_projected:
+        return 1.0
+    unit = _text(coordinate.attrs.get("units", "")).strip().lower()
+    metres = 1.0 if unit in _METRES else 1000.0 if unit in _KILOMETRES else None
+    mapping = _mapping(group, array)
+    if unit in _RADIANS and mapping is not None and "perspective_point_height" in mapping.attrs:
+        metres = float(np.asarray(mapping.attrs["perspective_point_height"]).reshape(-1)[0])
+    return 1.0 if metres is None else metres / found.axis_info[0].unit_conversion_factor
+
+
 def _from_mapping(group: Any, array: Any, crs: str | None) -> Georeference | None:
-    """Return the georeference that GDAL writes to a grid mapping, of the upper left corner; None without one."""
+    """Return the georeference of the upper left corner that GDAL writes to a grid mapping; None without one.
+
+    Or that of zarr's conventions (`spatial:transform`, and as STAC has it `proj:transform`).
+    """
     mapping = _mapping(group, array)
     numbers = _text(mapping.attrs.get("GeoTransform", "")).split() if mapping is not None else []
+    affine = _said(group, array, "spatial:transform", "proj:transform")
     try:
-        c, a, b, f, d, e = map(float, numbers)
-    except ValueError:
+        if numbers:
+            c, a, b, f, d, e = map(float, numbers)
+        else:
+            a, b, c, d, e, f = map(float, affine[:6] if isinstance(affine, list | tuple) else ())
+    except (TypeError, ValueError):
         return None
     if not np.isfinite([a, b, c, d, e, f]).all() or a * e == b * d:
         return None
@@ -144,7 +174,7 @@ def _crs(group: Any, array: Any) -> str | None:
     """Return the system that a grid mapping names: as text, or by CF's parameters."""
     mapping = _mapping(group, array)
     if mapping is None:
-        return None
+        return _crs_of_zarr(group, array)
     attributes = dict(mapping.attrs)
     for name in ("crs_wkt", "spatial_ref", "epsg_code"):
         text = _text(attributes.get(name, "")).strip()
@@ -158,6 +188,24 @@ def _crs(group: Any, array: Any) -> str | None:
         return crs_text(CRS.from_cf({name: _plain(value) for name, value in attributes.items()}).to_wkt())
     except (ProjError, KeyError, TypeError, ValueError):
         return None
+
+
+def _crs_of_zarr(group: Any, array: Any) -> str | None:
+    """Return the system that the attributes of a zarr array or its group name, by GDAL's or GeoZarr's conventions."""
+    by_gdal = _said(group, array, "_CRS")
+    told = [_said(group, array, name) for name in ("proj:code", "proj:wkt2", "proj:projjson", "proj:epsg")]
+    told += [by_gdal.get("wkt"), by_gdal.get("projjson")] if isinstance(by_gdal, dict) else []
+    for value in told:
+        text = json.dumps(value) if isinstance(value, dict) else str(value or "").strip()
+        if text and (found := crs_text(f"EPSG:{text}" if text.isdecimal() else text)):
+            return found
+    return None
+
+
+def _said(group: Any, array: Any, *names: str) -> Any:
+    """Return the first attribute that an array or its group has by one of these names, or None."""
+    holders = [dict(holder.attrs) for holder in (array, group) if hasattr(holder, "attrs")]
+    return next((holder[name] for name in names for holder in holders if name in holder), None)
 
 
 def _plain(value: Any) -> Any:
