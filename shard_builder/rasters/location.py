@@ -34,6 +34,7 @@ LOCATION_TAGS = (*TRANSFORM_TAGS, 33922, 34735, 50844)
 NO_SYSTEM = "transform without a usable coordinate reference system: location not known"
 DAMAGED = "damaged transform: location not known"
 BY_POINTS = "no grid: location by ground control points or rational polynomials"
+POINTS_ALONE = "ground control points without a usable coordinate reference system: location not known"
 _PLAIN_KEYS = {
     "KeyDirectoryVersion",
     "KeyRevision",
@@ -92,7 +93,9 @@ def rules_of(place: Georeference | None) -> tuple[str, ...]:
     """Return what is to be said of a georeference that is no plain one."""
     if place is None or (place.transform is not None and place.crs is not None):
         return ()
-    return (BY_POINTS,) if place.transform is None else (NO_SYSTEM,)
+    if place.transform is None:
+        return (BY_POINTS if place.crs is not None else POINTS_ALONE,)
+    return (NO_SYSTEM,)
 
 
 def georeference_of(dataset: DatasetReader) -> Georeference | None:
@@ -162,7 +165,7 @@ def with_side_files(facts: Facts, ref: MemberRef, files: ArchiveReader) -> Facts
         place = replace(place, crs=crs_text(_side_text(system, files).strip()))
     if place == facts.georeference:
         return facts
-    rules = tuple(rule for rule in facts.rules if rule != NO_SYSTEM)
+    rules = tuple(rule for rule in facts.rules if rule not in (NO_SYSTEM, POINTS_ALONE))
     return replace(facts, georeference=place, rules=(*rules, *rules_of(place)))
 
 

@@ -116,3 +116,25 @@ def test_degrees_beyond_a_pole_are_no_place() -> None:
     swapped = Georeference("EPSG:4326", (0.001, 0.0, 50.0, 0.0, -0.001, 100.0))  # latitude first
     assert outline(swapped, 20, 30) is None
     assert swapped.gsd_m(20, 30) is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "rule"),
+    [
+        ((1, 1, 0, 2, 1024, 0, 1, 2, 2048, 0, 1, 4326), "no grid: location by ground control points or rational"),
+        ((1, 1, 0, 1, 1025, 0, 1, 1), "ground control points without a usable coordinate reference system"),
+    ],
+)
+def test_ground_control_points_need_a_system_to_be_a_place(keys: tuple[int, ...], rule: str) -> None:
+    points = [(column, row, 0.0, 10 + column / 100, 50 - row / 100, 0.0) for column in (0, 4, 8) for row in (0, 5, 8)]
+    tie = tuple(float(number) for point in points for number in point)
+    tags: list[Any] = [(33922, 12, len(tie), tie, True), (34735, 3, len(keys), keys, True)]
+    data = tiff(np.zeros((8, 8), np.uint8), extratags=tags)
+    ref = MemberRef("", "folder", "x.tif", len(data))
+    scene = SceneRaster(io.BytesIO(data), len(data), ref)
+    scene.close()
+    for facts in (scene.facts, decode_tiff(data, ref).facts):
+        assert facts.georeference is not None
+        assert len(facts.georeference.points) == 9
+        assert [text for text in facts.rules if text.startswith(rule)]
+        assert (outline(facts.georeference, 8, 8) is None) == ("without" in rule)
