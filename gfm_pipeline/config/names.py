@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 MAX_BAND_LENGTH = 128
+MAX_UNITS_LENGTH = 1024
 
 
 def _check_band(name: str) -> str:
@@ -23,6 +24,12 @@ def _check_band(name: str) -> str:
     if "\\" in name or any(part in ("", ".", "..") for part in name.split("/")):
         raise ValueError(f"{name[:80]!r} is no band: it is a path")
     return name
+
+
+def _check_units(text: str) -> str:
+    if len(text) > MAX_UNITS_LENGTH or any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in text):
+        raise ValueError(f"{text[:80]!r} is no unit: expected one line of at most {MAX_UNITS_LENGTH} characters")
+    return text
 
 
 def _check_path(path: str) -> str:
@@ -39,5 +46,6 @@ SensorName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=128)]
 KeyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=72)]
 """Of a sample."""
 BandName = Annotated[str, AfterValidator(_check_band)]
+UnitText = Annotated[str, AfterValidator(_check_units)]
 InputPath = Annotated[str, AfterValidator(_check_path)]
 """Of a file below a build's input: a manifest that is opened must not lead elsewhere."""

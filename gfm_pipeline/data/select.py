@@ -6,7 +6,6 @@ in their order, so a row's place among those of its shard is the sample's place 
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import reduce
@@ -22,6 +21,7 @@ from gfm_pipeline.errors import ConfigError, GfmError, ShardError
 from gfm_pipeline.shards import CATALOG_PATH
 from gfm_pipeline.shards.manifest import ShardEntry
 from gfm_pipeline.shards.parquet import ParquetReader
+from gfm_pipeline.shards.sample import parse_labels
 from gfm_pipeline.storage import Store, open_store
 
 Booleans = NDArray[np.bool_]
@@ -119,7 +119,7 @@ def _is_dated(dates: list[str], wanted: FilterConfig) -> bool:
 
 
 def _is_labelled(text: str, wanted: FilterConfig) -> bool:
-    labels = json.loads(text)
+    labels = parse_labels(text)
     for name, allowed in wanted.labels.items():
         value = labels.get(name)
         values = value if isinstance(value, list) else [value]

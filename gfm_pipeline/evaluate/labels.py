@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
@@ -11,12 +10,13 @@ from numpy.typing import NDArray
 
 from gfm_pipeline.data.mixture import ShardRef, Stream
 from gfm_pipeline.data.reader import StreamReader
-from gfm_pipeline.errors import ConfigError, nearest
+from gfm_pipeline.errors import ConfigError, ShardError, nearest
 from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.sensors.missing import unmeasured
 from gfm_pipeline.shards import CATALOG_PATH
 from gfm_pipeline.shards.manifest import load_manifest
 from gfm_pipeline.shards.parquet import ParquetReader
+from gfm_pipeline.shards.sample import parse_labels
 from gfm_pipeline.storage import Store
 
 Shares = dict[str, float]
@@ -154,7 +154,12 @@ def _from_catalog(
             for key, shard, text in zip(rows["key"], rows["shard"], rows["labels"], strict=True):
                 if shard not in used or (wanted is not None and key not in wanted):
                     continue
-                labels = json.loads(text)
+                try:
+                    labels = parse_labels(text)
+                except ValueError as error:
+                    raise ShardError(
+                        f"{store.url}/{CATALOG_PATH} is damaged: {error}. Run shard-builder verify."
+                    ) from error
                 known |= labels.keys()
                 if label in labels:
                     values = labels[label] if isinstance(labels[label], list) else [labels[label]]

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from gfm_pipeline.config import StrictModel
-from gfm_pipeline.config.names import BandName, SensorName
+from gfm_pipeline.config.names import BandName, SensorName, UnitText
 from gfm_pipeline.errors import ConfigError, nearest
 from gfm_pipeline.sensors.bands import canonical_band
 
@@ -49,7 +49,7 @@ class SensorSpec(StrictModel):
     """Band names in the order in which they are stored."""
     dtype: Dtype
     """Type in which pixels are stored, exactly as the archive ships them."""
-    units: str
+    units: UnitText
     """What a pixel value measures, e.g. "reflectance x 1e4", "dB", "m"."""
     gsd_m: float | None = Field(default=None, gt=0)
     """Nominal ground sampling distance in metres, when the sensor has one."""

@@ -23,6 +23,8 @@ from gfm_pipeline.shards.stats import BandStats
 from gfm_pipeline.storage import Store
 
 D = TypeVar("D", bound=BaseModel)
+MOST = 2**53
+"""Of bytes and samples, more than there can be: every number below it is exact in JSON and in arithmetic."""
 _log = logging.getLogger(__name__)
 
 
@@ -31,9 +33,9 @@ class Member(StrictModel):
 
     extension: PlainName
     """"json", or the codec of a sensor's raster."""
-    offset: int = Field(ge=0)
+    offset: int = Field(ge=0, lt=MOST)
     """Byte offset of the content (not of the tar header) in the shard."""
-    size: int = Field(ge=0)
+    size: int = Field(ge=0, lt=MOST)
     crc32: int = Field(ge=0, lt=2**32)
 
 
@@ -75,7 +77,7 @@ class Sidecar(StrictModel):
     """The sensors that every sample of this shard carries: a shard never mixes complete and incomplete samples."""
     task_digest: str
     """sha256 of the planned task (config, inputs, keys): a shard of another plan is never taken for this one."""
-    tar_bytes: int = Field(ge=0)
+    tar_bytes: int = Field(ge=0, lt=MOST)
     tar_sha256: str
     samples: tuple[SampleEntry, ...]
     statistics: dict[SensorName, list[BandStats]]
@@ -90,8 +92,8 @@ class ShardEntry(StrictModel):
     name: PlainName
     sensors: tuple[SensorName, ...]
     """The sensors that every sample of this shard carries."""
-    samples: int = Field(ge=0)
-    bytes: int = Field(ge=0)
+    samples: int = Field(ge=0, lt=MOST)
+    bytes: int = Field(ge=0, lt=MOST)
     sha256: str
     sidecar_sha256: str
 
@@ -117,7 +119,7 @@ class Manifest(StrictModel):
     source: PlainName
     """Name of the raw archive family the collection was built from."""
     sensors: dict[SensorName, SensorSpec]
-    num_samples: int = Field(ge=0)
+    num_samples: int = Field(ge=0, lt=MOST)
     samples_with: dict[SensorName, int]
     """Number of samples that carry each sensor."""
     shards: tuple[ShardEntry, ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -65,6 +66,21 @@ def parse_record(data: bytes | memoryview, where: str) -> SampleRecord:
         raise DamageError(f"{where} is no sample record: '{dotted}': {first['msg']}.") from None
     except ValueError as error:
         raise DamageError(f"{where} is no sample record: {error}.") from error
+
+
+def parse_labels(text: object) -> dict[str, Any]:
+    """Return the labels in a row of the catalog; raise ValueError for what is no JSON object of text that is text."""
+    if not isinstance(text, str):
+        raise ValueError(f"labels are {type(text).__name__}, expected JSON")
+    try:
+        labels = json.loads(text)
+    except RecursionError:
+        raise ValueError("labels are nested too deeply to be read") from None
+    if not isinstance(labels, dict):
+        raise ValueError(f"labels are {type(labels).__name__}, expected a JSON object")
+    if "\\u" in text:
+        json.dumps(labels, ensure_ascii=False).encode()  # half of a surrogate pair cannot be written again
+    return labels
 
 
 def is_key(key: str) -> bool:

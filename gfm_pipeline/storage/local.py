@@ -65,7 +65,8 @@ class LocalStore:
         """Return bytes [start, start + length); fewer only where the file ends."""
         try:
             with open_regular(self.root / path, buffering=0) as file:
-                return os.pread(file.fileno(), length, start)
+                held = os.fstat(file.fileno()).st_size - start  # pread allocates what is asked for, be it there or not
+                return os.pread(file.fileno(), max(0, min(length, held)), start)
         except OSError as error:
             raise self._explain(path, "read", error) from error
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gfm_pipeline.errors import ShardError
 from gfm_pipeline.shards.manifest import Manifest, load_manifest
 from gfm_pipeline.storage import LocalStore, Store, open_store
 from shard_builder.collection.card_text import CardFacts, Figure, Section, compose_card
@@ -74,6 +75,10 @@ def write_card(url: str, out: Path, licence: str | None) -> Path:
 
 def measure_samples(store: Store, manifest: Manifest, names: Sequence[str]) -> Measured:
     """Return histograms and class counts of at most SAMPLES_MEASURED samples, one of which is in memory at a time."""
+    lacking = sorted({sensor for shard in manifest.shards for sensor in shard.sensors} - manifest.statistics.keys())
+    if lacking and manifest.num_samples:
+        raise ShardError(f"{store.url} has no statistics of {', '.join(lacking)}. Run shard-builder verify.")
+    names = [name for name in names if name in manifest.statistics]
     measured = Measured(
         {
             name: SensorHistograms(manifest.sensors[name], manifest.statistics[name])

@@ -28,7 +28,7 @@ def read_footprints(store: Store, most: int) -> tuple[list[NDArray[np.float64]],
                 for data in shapes[-placed % stride :: stride]:
                     rings += [shapely.get_coordinates(part.exterior) for part in _parts(shapely.from_wkb(data))]
                 placed += len(shapes)
-        except (OSError, ValueError, shapely.errors.ShapelyError) as error:
+        except Exception as error:  # pyarrow and shapely raise types of their own, other geometries lead anywhere
             raise ShardError(f"{store.url}/{CATALOG_PATH} is damaged: {error}. Run shard-builder verify.") from error
     return rings, placed
 

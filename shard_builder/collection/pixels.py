@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gfm_pipeline.errors import ChecksumError, UsageError, nearest
+from gfm_pipeline.errors import ChecksumError, ShardError, UsageError, nearest
 from gfm_pipeline.sensors import SensorSpec
 from gfm_pipeline.sensors.missing import unmeasured
 from gfm_pipeline.shards.codec import Raster
-from gfm_pipeline.shards.manifest import Manifest, Member, SampleEntry, load_sidecar, tar_path
+from gfm_pipeline.shards.manifest import Manifest, Member, SampleEntry, load_sidecar, sidecar_path, tar_path
 from gfm_pipeline.shards.quantise import decode_member
 from gfm_pipeline.shards.sample import SampleRecord, parse_record
 from gfm_pipeline.storage import Store
@@ -56,6 +56,11 @@ def read_chosen(
     for index, samples in choose_samples([shard.samples for shard in shards], count, seed).items():
         shard = shards[index]
         entries = load_sidecar(store, shard.name, shard.sidecar_sha256).samples
+        if len(entries) != shard.samples:
+            raise ShardError(
+                f"{store.url}/{sidecar_path(shard.name)} lists {len(entries)} samples, the manifest says "
+                f"{shard.samples}. Run shard-builder verify."
+            )
         for sample in samples:
             yield read_sample(store, shard.name, entries[sample], sensors, manifest.sensors)
 
@@ -85,6 +90,11 @@ def read_sample(
     for name in sensors:
         if (member := entry.sensors.get(name)) is not None:
             data = _read(store, shard, member, where)
+            if len(member.shape) not in (3, 4) or member.shape[-3] != len(specs[name].bands):
+                raise ShardError(
+                    f"{where} has {name} of the shape {list(member.shape)}, expected [C,H,W] or [T,C,H,W] with "
+                    f"{len(specs[name].bands)} bands. Run shard-builder verify."
+                )
             rasters[name] = decode_member(data, member.extension, member.dtype, member.shape, specs[name])
     return ShownSample(record, rasters)
 

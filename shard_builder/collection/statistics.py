@@ -11,6 +11,7 @@ from gfm_pipeline.errors import ShardError
 from gfm_pipeline.shards import CATALOG_PATH
 from gfm_pipeline.shards.manifest import Manifest, load_manifest, load_sidecar
 from gfm_pipeline.shards.parquet import ParquetReader
+from gfm_pipeline.shards.sample import parse_labels
 from gfm_pipeline.storage import Store, open_store
 from shard_builder.collection.pixels import count_classes, is_labels, read_sample
 
@@ -104,11 +105,11 @@ def summarise_places(store: Store) -> PlaceSummary:
                 for dates in columns["dates"]:
                     summary.add_dates(dates)
                 for labels in columns["labels"]:
-                    summary.add_labels(json.loads(labels))
+                    summary.add_labels(parse_labels(labels))
                 summary.crs.update(crs or "none" for crs in columns["crs"])
                 summary.gsd_m.update(gsd for gsd in columns["gsd_m"] if gsd is not None)
                 summary.with_footprint += sum(geometry is not None for geometry in columns["geometry"])
-        except (OSError, ValueError, KeyError) as error:  # what pyarrow raises derives from these
+        except Exception as error:  # columns of other types lead anywhere
             raise ShardError(f"{store.url}/{CATALOG_PATH} is damaged: {error}. Run shard-builder verify.") from error
     return summary
 

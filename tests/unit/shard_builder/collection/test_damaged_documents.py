@@ -11,13 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from gfm_pipeline.data.config import FilterConfig
+from gfm_pipeline.data.select import select_samples
 from gfm_pipeline.errors import ShardError
 from gfm_pipeline.shards.manifest import canonical, load_manifest, load_sidecar
 from gfm_pipeline.storage import LocalStore, open_store
 from shard_builder.collection.card import write_card
 from shard_builder.collection.problem import Problem
+from shard_builder.collection.statistics import summarise_places
 from shard_builder.collection.verify import verify_collection
 
 FLIPS = 1000
@@ -239,3 +244,47 @@ def test_bands_may_be_called_nearly_anything(pristine: Path, name: str) -> None:
 def test_json_that_is_no_manifest(text: str, words: str) -> None:
     with pytest.raises(ShardError, match=words):
         load_manifest(OneObject(text.encode()))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("num_samples",), 10**4000),
+        (("shards", 0, "bytes"), 10**400),
+        (("shards", 0, "samples"), 2**62),
+        (("statistics",), {}),
+        (("sensors", "s1", "units"), "x" * 10**6),
+        (("sensors", "s1", "units"), "m\n# A heading"),
+    ],
+)
+def test_a_manifest_that_lies_is_refused_by_the_card(
+    path: tuple[str | int, ...], value: object, collection: Path, tmp_path: Path
+) -> None:
+    def change(tree: Any) -> None:
+        for part in path[:-1]:
+            tree = tree[part]
+        tree[path[-1]] = value
+
+    older(collection, change)
+    with pytest.raises(ShardError):
+        write_card(str(collection), tmp_path / "card", None)
+
+
+@pytest.mark.parametrize("labels", [1, None, "[1]", "[" * 100_000, '{"\\ud800": 1}', '{"a": ' + "9" * 5000 + "}"])
+def test_labels_in_a_catalog_may_be_anything(labels: object, collection: Path) -> None:
+    path = collection / "catalog.parquet"
+    table = pq.read_table(path)
+    column = pa.array([labels] * len(table))
+    pq.write_table(table.set_column(table.schema.get_field_index("labels"), "labels", column), path)
+    store = open_store(str(collection))
+    with pytest.raises(ShardError, match=r"catalog\.parquet is damaged.*shard-builder verify"):
+        summarise_places(store)
+    with pytest.raises(ShardError, match=r"catalog\.parquet is damaged.*shard-builder verify"):
+        select_samples(store, load_manifest(store).shards, FilterConfig(labels={"class": ("x",)}))
+
+
+def test_a_range_costs_no_more_than_the_file_has(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    store = LocalStore(tmp_path)
+    assert store.get_range("a", 1, 2**62) == b"bc"
+    assert store.get_range("a", 9, 2) == b""
