@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from gfm_pipeline.errors import GfmError
 from gfm_pipeline.shards import codec
 from tests.conftest import run_command
 from tests.contracts.test_sources import build, read_with_public_libraries
-from tests.make.hostile import HOSTILE, LAUGHS, PATCH, tarred, tiff_with_xml
+from tests.make.hostile import HOSTILE, LAUGHS, PATCH, tarred, tiff_with_xml, zipped
 
 MEMORY_BYTES = 2 * 2**30
 """Address space a build of a hostile archive gets; the bombs of the corpus claim terabytes."""
@@ -89,3 +90,18 @@ def test_a_pickled_array_is_not_unpickled() -> None:
     np.save(buffer, np.array([Bang()], dtype=object), allow_pickle=True)
     with pytest.raises(GfmError, match=r"[Oo]bject arrays|pickle"):
         codec.decode(buffer.getvalue(), "npy", "float32", (1,))
+
+
+@pytest.mark.parametrize("on_error", ["fail", "skip"])
+def test_an_archive_of_nothing_to_pack_is_left_out_alone(on_error: str, tmp_path: Path) -> None:
+    zipped(tmp_path, "GeoPileV0/a/b.png")
+    with zipfile.ZipFile(tmp_path / "GeoPileV0-more.zip", "w") as archive:
+        archive.writestr("GeoPileV0/a/inner.zip", (tmp_path / "GeoPileV0.zip").read_bytes())
+    if on_error == "fail":
+        with pytest.raises(GfmError, match=r"GeoPileV0-more\.zip holds no"):
+            build("geopile", tmp_path, tmp_path / "out", on_error=on_error)
+        return
+    report = build("geopile", tmp_path, tmp_path / "out", on_error=on_error)
+    assert [row.source_file for row in report.rejected] == ["GeoPileV0-more.zip"]
+    assert report.manifest is not None
+    assert report.manifest.num_samples == 2

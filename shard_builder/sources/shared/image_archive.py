@@ -68,8 +68,9 @@ class ImageArchive(Source):
                 self._plan_image(view, key, path, ref)
             except Exception as error:
                 view.reject(key, ref.source_file, str(item_error(error, ref.source_file)))
-        if not found and not view.scan.num_rejected:
-            raise ArchiveError(f"{view.where}/{name} holds no {', '.join(IMAGE_EXTENSIONS)} images. Move it elsewhere.")
+        if not found and name not in view.left_out and not view.scan.num_rejected:
+            text = f"{view.where}/{name} holds no {', '.join(IMAGE_EXTENSIONS)} images. Move it elsewhere."
+            view.leave_out(name, ArchiveError(text))
 
     def _is_image(self, view: InputView, archive: str, ref: MemberRef) -> bool:
         """Return whether a name is one of an image; macOS puts hidden shadows of every file into its zips."""
