@@ -150,7 +150,8 @@ class InputView:
     def reject(self, item: str, source_file: str, reason: str, members: int = 1) -> None:
         """Leave an item (of so many archive members) out under `on_error: skip`; raise ItemError under `fail`."""
         if self.config.on_error == "fail":
-            raise ItemError(f"{source_file}: {reason}. Remove the item, or set on_error=skip to build without it.")
+            said = reason if reason.startswith(source_file) else f"{source_file}: {reason}"
+            raise ItemError(f"{said.removesuffix('.')}. Remove the item, or set on_error=skip to build without it.")
         self.scan.reject(item, source_file, reason, "on_error=skip", members)
 
     def leave_out(self, name: str, error: Exception) -> None:
