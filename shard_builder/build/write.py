@@ -155,7 +155,8 @@ def pack_sample(
     except Exception as raised:  # whatever a file makes its readers raise ends that file's item alone
         error = item_error(raised, source_file)
         if config.on_error == "fail":
-            raise error from raised
+            # Not `from` itself: an error that is its own cause has no end for who walks along causes, as Dask does.
+            raise error from (raised if error is not raised else raised.__cause__)
         return Rejected(item=sample.key, source_file=source_file, reason=str(error), policy="on_error=skip")
 
 

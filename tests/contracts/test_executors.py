@@ -76,6 +76,17 @@ def test_a_bad_item_is_the_same_error(way: dict[str, object], tmp_path: Path) ->
         build_collection(config(tmp_path / "raw", tmp_path / "out", **way), "build", lambda _: None)
 
 
+def test_no_error_is_its_own_cause(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    sen12ms(tmp_path / "raw", s2_bands=12)
+    with pytest.raises(ItemError) as raised:
+        build_collection(config(tmp_path / "raw", tmp_path / "out"), "build", lambda _: None)
+    chain: list[BaseException | None] = [raised.value]
+    while chain[-1] is not None:
+        assert all(error is not chain[-1].__cause__ for error in chain)  # who walks along causes would not end
+        chain.append(chain[-1].__cause__)
+
+
 def test_a_build_that_is_stopped_goes_on(
     way: dict[str, object], raw: Path, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:

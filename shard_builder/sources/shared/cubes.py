@@ -122,6 +122,8 @@ class Cube:
         where = f"{self._where}: {path!r}"
         try:
             dates = read_dates(_array(self._root, path, self._where, text=True), where)
+        except ItemError:
+            raise
         except Exception as error:  # numbers that are no dates, text that is no text
             raise item_error(error, where) from error
         if len(dates) != (self.steps or 1):

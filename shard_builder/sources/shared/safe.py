@@ -95,6 +95,8 @@ def read_metadata(ref: MemberRef, files: ArchiveReader) -> Said:
     try:
         parser.Parse(files.read(ref), True)
         values = [(name, float(value)) for name, value in found]
+    except ItemError:
+        raise
     except Exception as error:
         raise item_error(error, ref.source_file) from error
     return Said(
