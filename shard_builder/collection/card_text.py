@@ -14,6 +14,7 @@ from gfm_pipeline.shards.manifest import Manifest
 from shard_builder.collection.licence import Licence, find_licence
 from shard_builder.collection.pixels import is_labels
 from shard_builder.collection.statistics import PlaceSummary
+from shard_builder.rasters.georeference import crs_name
 
 Section = Literal["samples", "histograms", "map"]
 _SIZES = (("n<1K", 10**3), ("1K<n<10K", 10**4), ("10K<n<100K", 10**5), ("100K<n<1M", 10**6), ("1M<n<10M", 10**7))
@@ -176,7 +177,7 @@ def _where(facts: CardFacts) -> Iterator[str]:
         yield f"Dates: {places.first_date} to {places.last_date}{undated}.\n"
     else:
         yield "The source states no dates.\n"
-    known = [f"{crs} ({count})" for crs, count in places.crs.most_common(_LISTED) if crs != "none"]
+    known = [f"{crs_name(crs)} ({count})" for crs, count in places.crs.most_common(_LISTED) if crs != "none"]
     if known:
         yield f"Coordinate systems (samples): {', '.join(known)}.\n"
 

@@ -25,6 +25,7 @@ from shard_builder.collection.pixels import (
     wanted_sensors,
 )
 from shard_builder.collection.sheet import Column, Row, Tile, draw_sheet
+from shard_builder.rasters.georeference import crs_name
 
 MAX_DATES = 4
 """A longer series shows its first, middle and last date."""
@@ -160,7 +161,7 @@ def _describe_place(record: SampleRecord) -> str:
         east, north = middle(record.footprint)
         parts.append(f"{abs(north):.3f} {'N' if north >= 0 else 'S'} {abs(east):.3f} {'E' if east >= 0 else 'W'}")
     if record.crs:
-        parts.append(record.crs)
+        parts.append(crs_name(record.crs))
     parts += [f"{name}: {_short(value)}" for name, value in record.labels.items()]
     return "   ".join(parts)
 

@@ -14,6 +14,7 @@ from gfm_pipeline.shards.parquet import ParquetReader
 from gfm_pipeline.shards.sample import parse_labels
 from gfm_pipeline.storage import Store, open_store
 from shard_builder.collection.pixels import count_classes, is_labels, read_sample
+from shard_builder.rasters.georeference import crs_name
 
 MAX_VALUES = 1000
 """Different values of one label that are counted; a label with more tells samples apart, not classes."""
@@ -183,7 +184,7 @@ def _describe_places(places: PlaceSummary) -> list[str]:
         f"  dates: {places.first_date or 'none'} to {places.last_date or 'none'}, {places.undated} samples without",
         f"  footprints: {places.with_footprint} samples; finest sensor: "
         + (", ".join(f"{gsd:g} m: {count}" for gsd, count in sorted(places.gsd_m.items())) or "gsd unknown"),
-        "  coordinate systems: " + ", ".join(f"{crs}: {count}" for crs, count in places.crs.most_common()),
+        "  coordinate systems: " + ", ".join(f"{crs_name(crs)}: {count}" for crs, count in places.crs.most_common()),
     ]
     for name, counter in places.labels.items():
         lines.append(f"  label {name}: " + ", ".join(f"{value}: {count}" for value, count in counter.most_common()))

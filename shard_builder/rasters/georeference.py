@@ -193,3 +193,9 @@ def _steps(place: Georeference, size: Size, other: Georeference, other_size: Siz
     with np.errstate(invalid="ignore"):
         apart = float(np.abs(np.array([rows, columns]).T - corners * size).max())
     return apart if math.isfinite(apart) else math.inf
+
+
+def crs_name(crs: str) -> str:
+    """Return a system as a line of text can hold it: its code, or of WKT without one its name."""
+    kind, quote, rest = crs.partition('["')
+    return f"{rest.partition(chr(34))[0]} ({kind}, no code)" if quote else crs

@@ -74,3 +74,23 @@ def test_a_product_builds_to_the_pixel(name: str, tmp_path: Path) -> None:
             np.testing.assert_array_equal(rasters[sensor], tile, err_msg=f"{sensor} {row} {column}")
             share = np.isnan(tile).mean() if spec.nodata is None else (tile == spec.nodata).mean()
             assert meta["sensors"][sensor]["nodata_share"] == pytest.approx(share, abs=1e-6)
+
+
+def test_the_other_pattern_of_sentinel1_reads_what_the_planetary_computer_has(tmp_path: Path) -> None:
+    text = (ROOT / "configs" / "build" / "sentinel1_grd.yaml").read_text()
+    (pattern,) = (line.partition("# files: ")[2].strip('"') for line in text.splitlines() if "# files: " in line)
+    power = np.random.default_rng(8).uniform(0.01, 1, (2, PX, PX)).astype(np.float32)
+    power[:, :5] = -32768
+    name = "S1A_IW_GRDH_1SDV_20240322T004029_20240322T004054_053087_066E0A"
+    for folder in ("GRD/2024/3/22/IW/DV/" + name + "_9C2C", name.replace("2024", "2025") + "_rtc"):
+        (tmp_path / "raw" / folder / "measurement").mkdir(parents=True)
+        for band, pixels in zip(("vv", "vh"), power, strict=True):
+            data = products.raster_file(pixels[None], 10, "COG", nodata=-32768)
+            (tmp_path / "raw" / folder / "measurement" / f"iw-{band}.rtc.tiff").write_bytes(data)
+    config = configured("sentinel1_grd", tmp_path / "raw", tmp_path / "out")
+    config.options["sensors"]["s1"]["files"] = pattern
+    build(config)
+    found = {key: rasters["s1"] for key, rasters, _ in read_with_public_libraries(tmp_path / "out")}
+    assert len(found) == 2 * (PX // TILE) ** 2
+    whole = np.where(power < 0, np.nan, 10 * np.log10(np.abs(power).astype(np.float64))).astype(np.float32)
+    np.testing.assert_array_equal(found["S1A_GRDH_20240322T004029_r0_c24"], whole[:, :24, 24:])

@@ -80,7 +80,7 @@ def overlap(home: Scene, others: Iterable[Scene]) -> Window:
     row, column = math.ceil(top - SLACK), math.ceil(left - SLACK)
     height, width = math.floor(bottom + SLACK) - row, math.floor(right + SLACK) - column
     if height < 1 or width < 1:
-        names = ", ".join(scene.source_file for scene in (home, *others))
+        names = ", ".join(dict.fromkeys(scene.source_file for scene in (home, *others)))
         raise ItemError(f"{names} have no part in common, or are rotated against each other; expected one place")
     return row, column, height, width
 

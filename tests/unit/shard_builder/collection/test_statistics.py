@@ -5,6 +5,7 @@ import pytest
 
 from gfm_pipeline.errors import ShardError
 from shard_builder.collection.statistics import MAX_VALUES, PlaceSummary, describe, summarise, to_document
+from shard_builder.rasters.georeference import crs_name
 from tests.unit.shard_builder.collection.conftest import make_samples
 
 
@@ -54,3 +55,8 @@ def test_a_damaged_catalog_is_an_error_that_says_so(collection):
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(ShardError, match=r"catalog\.parquet is damaged"):
         summarise(str(collection), with_catalog=True, with_classes=False)
+
+
+def test_a_coordinate_system_has_a_name_of_one_line() -> None:
+    assert crs_name("EPSG:32632") == "EPSG:32632"
+    assert crs_name('PROJCRS["UTM Zone 32",BASEGEOGCRS["x"]]') == "UTM Zone 32 (PROJCRS, no code)"
