@@ -100,6 +100,9 @@ class BuildConfig(StrictModel):
     """An archive, or a large member of one, that decompresses to more than so many times its size is refused."""
     max_members: int = Field(default=20_000_000, gt=0)
     """An archive or folder with more files is refused."""
+    trusted: bool = False
+    """Whether files of a local input folder may lead to other files and hosts: scenes in any format of GDAL's (VRT and
+    the like), links and virtual arrays of HDF5 and NetCDF. Where they lead to is not part of the provenance."""
     workers: int = Field(default=1, gt=0)
     """Processes that write shards."""
     executor: str = "processes"
@@ -123,6 +126,8 @@ class BuildConfig(StrictModel):
     def digest(self) -> str:
         """Return the sha256 of everything that decides the bytes of the collection, given its input."""
         where = {"input", "output", "storage", "workers", "executor", "scheduler"}
+        if not self.trusted:
+            where.add("trusted")  # as it was before there was this setting
         tree: dict[str, Any] = self.model_dump(mode="json", exclude=where)
         for override in tree["sensors"].values():
             if override["offset_evidence"] == "none":  # newer than the first builds, which keep their digest

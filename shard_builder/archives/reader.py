@@ -32,10 +32,14 @@ T = TypeVar("T")
 
 
 class ArchiveReader:
-    """Reads the archives below one store. `scratch` is a local folder for what has to be decompressed to disk."""
+    """Reads the archives below one store. `scratch` is a local folder for what has to be decompressed to disk.
 
-    def __init__(self, store: Store, indexes: Store, scratch: Path, limits: Limits) -> None:
+    `trusted`: whether the user lets files lead their readers to others.
+    """
+
+    def __init__(self, store: Store, indexes: Store, scratch: Path, limits: Limits, trusted: bool = False) -> None:
         self._store = store
+        self._trusted = trusted
         self._root = store.local_path("")
         self._indexes = indexes
         self._scratch = scratch
@@ -109,6 +113,12 @@ class ArchiveReader:
             raise
         except Exception as error:  # damaged archives raise types of several libraries
             raise ItemError(f"cannot read {ref.source_file}: {error}. Copy or download the archive again.") from error
+
+    def trusted_path(self, ref: MemberRef) -> Path | None:
+        """Return the local path of a file that may lead its reader to other files; None for all others."""
+        if not self._trusted or ref.kind != "folder" or self._root is None:
+            return None
+        return Path(self._root) / ref.member
 
     def open(self, ref: MemberRef) -> IO[bytes]:
         """Return a member as a seekable file, for the caller to close; its bytes are not held in memory.

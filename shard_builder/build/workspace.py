@@ -43,7 +43,7 @@ def open_input(config: BuildConfig) -> tuple[Store, str | None]:
 
 def open_reader(config: BuildConfig, output: Store, scratch: Path) -> ArchiveReader:
     """Return a reader of the input's archives."""
-    return ArchiveReader(open_input(config)[0], output, scratch, config.limits)
+    return ArchiveReader(open_input(config)[0], output, scratch, config.limits, config.trusted)
 
 
 @contextmanager

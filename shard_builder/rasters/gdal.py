@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from gfm_pipeline.errors import ItemError
@@ -32,14 +33,16 @@ _MAGIC = {
 """The only drivers that are used, by the first bytes of their files: all keep their pixels in the file itself."""
 HEAD_BYTES = 16
 _NAME = "raster"
-_OPTIONS = {
-    "GDAL_CACHEMAX": CACHE_BYTES,
+_ALONE = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no side files
     "GDAL_PAM_ENABLED": "NO",
-    "GDAL_NUM_THREADS": "1",
-    "GTIFF_REPORT_COMPD_CS": "NO",  # heights have no part in where a picture lies
     "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": "{none}",
     "PROJ_NETWORK": "OFF",
+}
+_OPTIONS = {
+    "GDAL_CACHEMAX": CACHE_BYTES,
+    "GDAL_NUM_THREADS": "1",
+    "GTIFF_REPORT_COMPD_CS": "NO",  # heights have no part in where a picture lies
     "JPEG_COLORSPACE": "RGB",
 }
 
@@ -51,20 +54,45 @@ def driver_of(head: bytes, ref: MemberRef) -> str:
             return driver
     raise ItemError(
         f"{ref.source_file} is no GeoTIFF, JPEG 2000, PNG or JPEG: it begins with {head[:8].hex() or 'nothing'}. "
-        "Formats that lead to other files or hosts, such as VRT, are not read: convert it, gdal_translate -of GTiff."
+        "Formats that lead to other files or hosts, such as VRT, are not read unless trusted is set, and only from a "
+        "local folder: convert it, gdal_translate -of GTiff."
     )
 
 
 @contextmanager
-def gdal() -> Iterator[None]:
-    """Let GDAL work with the settings of this module; its warnings about what is no error are not shown."""
+def gdal(trusted: bool = False) -> Iterator[None]:
+    """Let GDAL work with the settings of this module; its warnings about what is no error are not shown.
+
+    `trusted`: with its own settings for side files and hosts.
+    """
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioDeprecationWarning
 
-    with rasterio.Env(**_OPTIONS), warnings.catch_warnings():
+    with rasterio.Env(**(_ALONE | _OPTIONS if not trusted else _OPTIONS)), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         warnings.simplefilter("ignore", RasterioDeprecationWarning)
         yield
+
+
+def is_led_elsewhere(file: IO[bytes], path: Path | None) -> bool:
+    """Return whether a file at a trusted `path` is of a format that GDAL opens by its path."""
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    return path is not None and not any(head.startswith(magic) for magic in _MAGIC)
+
+
+def open_trusted(path: Path, ref: MemberRef) -> DatasetReader:
+    """Open a raster of any format of GDAL's by its path, to be read within `gdal(trusted=True)`.
+
+    Raises ItemError for what GDAL cannot read.
+    """
+    import rasterio
+
+    try:
+        with gdal(trusted=True):
+            return rasterio.open(path, sharing=False)
+    except Exception as error:  # damaged files raise types of several libraries
+        raise ItemError(f"{ref.source_file} cannot be decoded: {gdal_reason(error)}") from error
 
 
 def open_dataset(file: IO[bytes], size: int, ref: MemberRef) -> DatasetReader:

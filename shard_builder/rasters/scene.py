@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from gfm_pipeline.shards.codec import Raster
 from shard_builder.archives import ArchiveReader, MemberRef
 from shard_builder.planned import PlannedRaster, Window
 from shard_builder.rasters.damage import damage_of
-from shard_builder.rasters.gdal import gdal, gdal_reason, open_dataset
+from shard_builder.rasters.gdal import gdal, gdal_reason, is_led_elsewhere, open_dataset, open_trusted
 from shard_builder.rasters.georeference import Georeference
 from shard_builder.rasters.images import as_rgb
 from shard_builder.rasters.location import georeference_of, rules_of, with_side_files
@@ -61,7 +62,7 @@ def open_scene(ref: MemberRef, files: ArchiveReader, rgb: bool = False) -> Scene
 
     Raises ItemError for what is no scene.
     """
-    scene = SceneRaster(files.open(ref), ref.size, ref, rgb)
+    scene = SceneRaster(files.open(ref), ref.size, ref, rgb, files.trusted_path(ref))
     try:
         scene.facts = with_side_files(scene.facts, ref, files)
         if ref.mask is not None:
@@ -90,13 +91,20 @@ class SceneRaster:
     Raises ItemError for what is no image of bands, and for claims that cannot be.
     """
 
-    def __init__(self, file: IO[bytes], size: int, ref: MemberRef, rgb: bool = False) -> None:
+    def __init__(
+        self, file: IO[bytes], size: int, ref: MemberRef, rgb: bool = False, trusted: Path | None = None
+    ) -> None:
+        """Open the file; by its path where that is `trusted` and its format leads GDAL to other files."""
         self.ref = ref
         self._file = file
         self._rgb = rgb
         self._beside: SceneRaster | None = None
         try:
-            self._dataset = open_dataset(file, size, ref)
+            self._trusted = is_led_elsewhere(file, trusted)
+            if trusted is not None and self._trusted:
+                self._dataset = open_trusted(trusted, ref)
+            else:
+                self._dataset = open_dataset(file, size, ref)
         except BaseException:
             file.close()
             raise
@@ -138,7 +146,7 @@ class SceneRaster:
         part = Area(column, row, width, height)
         try:
             self._damage.check(window)
-            with gdal():
+            with gdal(self._trusted):
                 raster: Raster = self._dataset.read(list(range(1, self.shape[0] + 1)), window=part)
                 mask = self._mask(part, window)
         except ItemError:
@@ -161,7 +169,7 @@ class SceneRaster:
         """Close the file."""
         if self._beside is not None:
             self._beside.close()
-        with gdal():
+        with gdal(self._trusted):
             self._dataset.close()
         self._file.close()
 
@@ -203,9 +211,9 @@ class SceneRaster:
         blocks = math.ceil(data.height / rows) * math.ceil(data.width / columns) * (data.count // together)
         listed = block <= _SMALL_BLOCK and blocks * _ENTRY_BYTES <= size and data.driver == "GTiff"
         if (
-            not 0 < pixels <= (MAX_SCENE_PIXELS if data.driver in ("GTiff", "JP2OpenJPEG") else MAX_PIXELS)
+            not 0 < pixels <= (MAX_PIXELS if data.driver in ("PNG", "JPEG") else MAX_SCENE_PIXELS)
             or data.count > MAX_BANDS
-            or (pixels * data.count * item > RATIO * size and not listed)
+            or (pixels * data.count * item > RATIO * size and not listed and not self._trusted)
         ):
             raise ItemError(
                 f"{where} claims {data.count} x {data.height} x {data.width} pixels in {size} bytes: refused as a bomb."

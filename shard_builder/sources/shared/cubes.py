@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -37,7 +38,8 @@ def is_cube(path: str) -> bool:
     return is_zarr(path) or path.lower().endswith(HDF5_EXTENSIONS)
 
 
-def _open_hdf5(file: IO[bytes], ref: MemberRef) -> Any:
+def _open_hdf5(file: IO[bytes], ref: MemberRef, path: Path | None) -> Any:
+    """Open a file, by its path where that is trusted: links lead on from there."""
     import h5py
 
     head = file.read(3)
@@ -48,7 +50,7 @@ def _open_hdf5(file: IO[bytes], ref: MemberRef) -> Any:
             f"{ref.source_file} is NetCDF 3, expected NetCDF 4: convert it, e.g. nccopy -k nc4 old.nc new.nc."
         )
     try:
-        return h5py.File(file, "r")
+        return h5py.File(file if path is None else path, "r")
     except OSError as error:
         file.close()
         raise ItemError(f"{ref.source_file} is no readable HDF5 or NetCDF 4: {error}.") from error
@@ -78,10 +80,14 @@ class Cube:
         self._where = refs[0].source_file
         self._bytes = sum(ref.size for ref in refs)
         self._file = None if is_zarr(self._where) else files.open(refs[0])
-        self._root = _open_hdf5(self._file, refs[0]) if self._file else open_zarr(refs, files)
+        trusted = files.trusted_path(refs[0])
+        self._linked = trusted is not None
+        self._root = _open_hdf5(self._file, refs[0], trusted) if self._file else open_zarr(refs, files)
         path = sensor.dataset or ""
-        paths = [_path_of(self._root, path, band, self._where) for band in spec.bands] if "{band}" in path else [path]
-        self._arrays = [_array(self._root, path, self._where) for path in paths]
+        paths = [path]
+        if "{band}" in path:
+            paths = [_path_of(self._root, path, band, self._where, self._linked) for band in spec.bands]
+        self._arrays = [_array(self._root, path, self._where, linked=self._linked) for path in paths]
         self._checked: dict[int, set[tuple[int, ...]]] = {}
         self._by_band = len(paths) > 1 or "{band}" in path
         first = self._arrays[0]
@@ -121,7 +127,7 @@ class Cube:
         """Return the dates of the time steps from the array `path`; raise ItemError when they are not as many."""
         where = f"{self._where}: {path!r}"
         try:
-            dates = read_dates(_array(self._root, path, self._where, text=True), where)
+            dates = read_dates(_array(self._root, path, self._where, text=True, linked=self._linked), where)
         except ItemError:
             raise
         except Exception as error:  # numbers that are no dates, text that is no text
@@ -193,7 +199,7 @@ def _facts(said: list[CfValues], georeference: Georeference | None, bands: tuple
     )
 
 
-def _path_of(root: Any, template: str, band: str, where: str) -> str:
+def _path_of(root: Any, template: str, band: str, where: str, linked: bool) -> str:
     """Return the path of a band's array, in whose names the band may be spelt another way (B1, B01)."""
     node, names = root, []
     for part in filter(None, template.split("/")):
@@ -204,21 +210,24 @@ def _path_of(root: Any, template: str, band: str, where: str) -> str:
             fits = [other for other in node.keys() if pattern.match(other)]  # noqa: SIM118  zarr has no other iterator
             name = fits[0] if len(fits) == 1 else name
         names.append(name)
-        node = _child(node, name, where) if is_group and name in node else None
+        node = _child(node, name, where, linked) if is_group and name in node else None
     return "/".join(names)
 
 
-def _array(root: Any, path: str, where: str, text: bool = False) -> Any:
-    """Return the array at a path; raise ItemError when it is not there, not numbers, or not in this very file."""
+def _array(root: Any, path: str, where: str, text: bool = False, linked: bool = False) -> Any:
+    """Return the array at a path; raise ItemError when it is not there or not numbers.
+
+    And, unless links are trusted (`linked`), when it is not in this very file.
+    """
     node = root
     for name in filter(None, path.split("/")):
         if not hasattr(node, "keys") or name not in node:
             raise ItemError(f"{where} has no array {path!r}; it holds {_names(node)}.")
-        node = _child(node, name, where)
+        node = _child(node, name, where, linked)
     if not hasattr(node, "shape"):
         raise ItemError(f"{where}: {path or 'its top'!r} is no array; it holds {_names(node)}. Set dataset to one.")
-    if type(node).__module__.startswith("h5py") and (node.external or node.is_virtual):
-        raise ItemError(f"{where}: {path!r} keeps its pixels in other files: refused.")
+    if not linked and type(node).__module__.startswith("h5py") and (node.external or node.is_virtual):
+        raise ItemError(f"{where}: {path!r} keeps its pixels in other files: refused. Set trusted to read them.")
     (check_table if text else check_array)(node, f"{where}: {path!r}")
     limits = getattr(getattr(node, "store", None), "chunks", None)
     if limits is not None:  # zarr, whose decompressors allocate whatever a chunk says
@@ -233,13 +242,15 @@ def _array(root: Any, path: str, where: str, text: bool = False) -> Any:
     return node
 
 
-def _child(group: Any, name: str, where: str) -> Any:
-    """Return what has a name in a group; raise ItemError for a link of HDF5."""
-    if type(group).__module__.startswith("h5py"):
+def _child(group: Any, name: str, where: str, linked: bool) -> Any:
+    """Return what has a name in a group; raise ItemError for a link of HDF5, unless links are trusted."""
+    if not linked and type(group).__module__.startswith("h5py"):
         import h5py
 
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise ItemError(f"{where}: {name!r} is a link, which could lead to another file: refused.")
+            raise ItemError(
+                f"{where}: {name!r} is a link, which could lead to another file: refused. Set trusted to read it."
+            )
     return group[name]
 
 
