@@ -24,6 +24,9 @@ from shard_builder.rasters.tiff import TiffImage, read_header
 from shard_builder.rasters.tiff_page import MAX_PIXELS, Part, reason_of
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "tif", "tiff")
+PIXELS_PER_BYTE = 2**14
+"""A PNG or JPEG that claims more is a bomb: deflate makes 1032 bytes of one at most, each of eight pixels of one bit; a
+JPEG spends a bit on a block of 256 pixels."""
 HEAD_BYTES = 2**16
 """What the size of an image is usually found in."""
 WHOLE_BYTES = 2**26
@@ -61,6 +64,8 @@ def _header(data: bytes, ref: MemberRef) -> tuple[int, int, str]:
         height, width, mode = _HEADERS[kind](data)
     except Exception as error:  # every library raises its own types for bytes that are no image
         raise ItemError(f"{ref.source_file} is no readable image: {reason_of(error)}") from error
+    if kind != "tif" and height * width > PIXELS_PER_BYTE * max(ref.size, len(data)):
+        raise ItemError(f"{ref.source_file} claims {height} x {width} pixels in {ref.size} bytes: refused as a bomb.")
     return *_plausible(height, width, ref), mode
 
 

@@ -170,7 +170,8 @@ def test_the_largest_genuine_images_are_welcome() -> None:
     data = bytearray(saved("RGB", "PNG"))
     data[16:24] = (31672).to_bytes(4, "big") * 2
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
-    assert image_size(bytes(data), REF) == (31672, 31672)
+    large = MemberRef("a.zip", "zip", "x.img", 2**28)
+    assert image_size(bytes(data), large) == (31672, 31672)
 
 
 def test_four_bands_of_a_tiff_are_not_called_alpha() -> None:
@@ -243,3 +244,23 @@ def test_a_jpegs_header_says_what_pillow_reads(
         return
     height, width, bands = _jpeg_header(bytes(data))
     assert (height, width, bands == "RGB") == (*expected[:2], expected[2] == "RGB")
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_a_claim_that_the_bytes_cannot_hold_is_refused_before_it_is_allocated(kind: str) -> None:
+    data = bytearray(saved("L", kind))
+    at = data.index(b"IHDR") + 4 if kind == "png" else data.index(b"\xff\xc0") + 5
+    side = (16384).to_bytes(4 if kind == "png" else 2, "big")
+    data[at : at + 2 * len(side)] = side * 2
+    if kind == "png":
+        data[at + 13 : at + 17] = zlib.crc32(data[at - 4 : at + 13]).to_bytes(4, "big")
+    with pytest.raises(ItemError, match=r"claims 16384 x 16384 pixels in \d+ bytes"):
+        decode_rgb(bytes(data), MemberRef("a.zip", "zip", "x.img", len(data)))
+
+
+def test_an_image_of_one_colour_is_no_bomb() -> None:
+    for kind, mode in (("png", "1"), ("png", "RGB"), ("jpeg", "L"), ("jpeg", "RGB")):
+        buffer = io.BytesIO()
+        Image.new(mode, (4096, 4096)).save(buffer, kind, **({"progressive": True} if kind == "jpeg" else {}))
+        data = buffer.getvalue()
+        assert image_size(data, MemberRef("a.zip", "zip", "x.img", len(data))) == (4096, 4096)
