@@ -81,7 +81,7 @@ class TiffImage:
             first = self._tif.pages.first
             place = read_georeference(first, file, ref)
             facts = page_facts(first)
-            damaged = (DAMAGED,) if place is None and any(code in first.tags for code in TRANSFORM_TAGS) else ()
+            damaged = (DAMAGED,) if place is None and _states_transform(first) else ()
             facts = replace(facts, georeference=place, rules=facts.rules + rules_of(place) + damaged)
             fill = facts.nodata[0] if facts.nodata else None
             self._pages = [TiffPage(first, file, size, ref, fill)]
@@ -175,7 +175,17 @@ def has_transform(file: IO[bytes], ref: MemberRef) -> bool:
     """Return whether the first image of a TIFF has the tags of a transform, whatever they hold."""
     file.seek(0)
     with _opened(file, ref) as tif:
-        return any(code in tif.pages.first.tags for code in TRANSFORM_TAGS)
+        return _states_transform(tif.pages.first)
+
+
+def _states_transform(page: Any) -> bool:
+    """Return whether a page has the tags of a transform; not for the unit matrix, which writers use for none."""
+    matrix = page.tags.get("ModelTransformationTag")
+    if matrix is not None and np.size(matrix.value) == 16:
+        x, y = np.ravel(matrix.value).reshape(4, 4)[:2]  # the third is the height's
+        if list(x[[0, 1, 3]]) == [1, 0, 0] and list(y[[0, 1, 3]]) == [0, 1, 0]:
+            return False
+    return any(code in page.tags for code in TRANSFORM_TAGS)
 
 
 def page_facts(page: Any) -> Facts:

@@ -22,6 +22,7 @@ from shard_builder.planned import PlannedRaster
 from shard_builder.rasters.images import TiffWindows, decode_rgb, decode_tiff
 from shard_builder.rasters.radiometry import Pixels, prepare
 from shard_builder.rasters.raster import Decoded
+from shard_builder.rasters.scene import SceneRaster
 from shard_builder.rasters.tiff import TiffImage, parse_nodata
 
 RNG = np.random.default_rng(2)
@@ -260,3 +261,16 @@ def test_a_value_written_once_for_each_band_is_one() -> None:
 def test_text_that_is_no_number_is_reported(text: str) -> None:
     data = pages(np.zeros((8, 8), np.float32), extratags=[(42113, "s", 0, text, True)])
     assert packed(decode_tiff(data, REF), 1, "float32").rules == (f"nodata {text!r} is no number: not used",)
+
+
+def test_the_unit_matrix_is_no_damaged_transform() -> None:
+    buffer = io.BytesIO()
+    unit = (1.0, 0, 0, 0, 0, 1.0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1.0)
+    tifffile.imwrite(buffer, np.ones((4, 4), np.uint8), extratags=[(34264, "d", 16, unit, True)])
+    data = buffer.getvalue()
+    ref = MemberRef("", "folder", "k1.tif", len(data))
+    scene = SceneRaster(io.BytesIO(data), len(data), ref)
+    assert scene.facts.georeference is None
+    assert decode_tiff(data, ref).facts == scene.facts
+    assert scene.facts.rules == ()
+    scene.close()
